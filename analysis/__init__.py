@@ -1,0 +1,1 @@
+"""Measuring and forecasting, for any torch model or recorded run."""

@@ -1,0 +1,1 @@
+"""Real networks: data, architectures and the training run on disk."""

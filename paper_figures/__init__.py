@@ -1,0 +1,1 @@
+"""One file per figure: ``compute`` returns arrays, ``plot`` only draws."""

@@ -1,0 +1,1 @@
+"""The theory: one symbolic model, its closed forms, its dynamics and its simulation."""
