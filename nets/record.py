@@ -1,0 +1,125 @@
+"""What a run records at every step, as one zarr group that xarray opens.
+
+Arrays are laid out for all ``steps`` at creation and filled with NaN (0 for integers), so a reader sees
+NaN where nothing has been computed yet. One chunk along ``step`` is one checkpoint block, written whole.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from .config import TrainConfig
+from .files import fsync_path
+
+__all__ = ["ARRAYS", "Block", "create_record", "load_block", "recorded_rows", "write_block"]
+
+# name -> (dtype or None for the run's own, dimensions, units, description)
+ARRAYS: dict[str, tuple[str | None, tuple[str, ...], str, str]] = {
+    "loss": (None, ("step",), "loss", "mean of example_loss over examples, at the parameters of this step"),
+    "example_loss": (None, ("step", "example"), "loss", "loss of each example"),
+    "sharpness": (None, ("step",), "loss per squared parameter", "largest algebraic Hessian eigenvalue S"),
+    "sharpness_residual": (None, ("step",), "1", "|Hv - S v| / |S| of the recorded eigenpair"),
+    "sharpness_converged": ("int8", ("step",), "1", "1 where the residual met eig_tol, else 0"),
+    "products": ("int32", ("step",), "1", "Hessian-vector products spent on the eigenpair"),
+    "grad_norm": (None, ("step",), "loss per parameter", "norm of the loss gradient g"),
+    "grad_v": (None, ("step",), "loss per parameter", "g_n . v_n along the top eigenvector v"),
+    "oscillation": (
+        None,
+        ("step",),
+        "parameter",
+        "demodulated amplitude along v: (g_n - 2 g_{n-1} + g_{n-2}) . v_n / (4 S_n); NaN for step < 2",
+    ),
+    "accuracy": (None, ("step",), "1", "fraction of training examples classified correctly"),
+}
+
+
+@dataclass
+class Block:
+    """The rows [start, stop) of the record, held in memory until they are written; mutable buffer."""
+
+    start: int
+    stop: int
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls, config: TrainConfig, step: int) -> "Block":
+        """The block that holds row ``step``, filled with the fill values."""
+        start = step - step % config.checkpoint_every
+        stop = min(start + config.checkpoint_every, config.steps)
+        values = {}
+        for name, (dtype, dims, _, _) in ARRAYS.items():
+            shape = (stop - start, config.n_examples)[: len(dims)]
+            kind = np.dtype(dtype or config.dtype)
+            values[name] = np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
+        return cls(start, stop, values)
+
+    def put(self, step: int, row: dict[str, np.ndarray | float | int]) -> None:
+        """Set row ``step``."""
+        for name, value in row.items():
+            self.values[name][step - self.start] = value
+
+
+def create_record(path: Path, config: TrainConfig, class_labels: np.ndarray) -> None:
+    """Lay out the empty record; ``class_labels`` (example,) are stored as the variable ``target``."""
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
+    group.attrs.update({"lr": config.lr, "config_hash": config.config_hash, "time": "lr * step"})
+    sizes = {"step": config.steps, "example": config.n_examples}
+    for name, (dtype, dims, units, description) in ARRAYS.items():
+        kind = np.dtype(dtype or config.dtype)
+        group.create_array(
+            name,
+            shape=tuple(sizes[d] for d in dims),
+            chunks=(min(config.checkpoint_every, config.steps), config.n_examples)[: len(dims)],
+            dtype=kind,
+            fill_value=np.nan if kind.kind == "f" else 0,
+            dimension_names=dims,
+            attributes={"units": units, "description": description},
+        )
+    group.create_array(
+        "target",
+        data=np.asarray(class_labels, dtype=np.int64),
+        dimension_names=("example",),
+        attributes={"units": "1", "description": "class of each example"},
+    )
+
+
+def write_block(path: Path, block: Block) -> None:
+    """Write a block, one whole chunk per array, and force it to the disk."""
+    group = zarr.open_group(path, mode="r+")
+    for name, values in block.values.items():
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        array[block.start : block.stop] = values
+        index = block.start // array.chunks[0]
+        chunk = path / name / "c" / "/".join([str(index), *["0"] * (values.ndim - 1)])
+        if chunk.exists():  # zarr leaves out a chunk of fill values only
+            fsync_path(chunk)
+            fsync_path(chunk.parent)
+
+
+def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
+    """The block that row ``rows`` belongs to, with the rows before it as written and the rest empty.
+
+    Leftovers of a killed writer (``*.partial``) are removed; rows at and after ``rows`` are not trusted.
+    """
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink()
+    block = Block.empty(config, min(rows, config.steps - 1))
+    have = rows - block.start
+    if have > 0:
+        group = zarr.open_group(path, mode="r")
+        for name, values in block.values.items():
+            array = group[name]
+            assert isinstance(array, zarr.Array)
+            values[:have] = np.asarray(array[block.start : rows])
+    return block
+
+
+def recorded_rows(path: Path) -> int:
+    """Rows on disk with a loss; after a kill they may exceed the rows that the checkpoint vouches for."""
+    array = zarr.open_group(path, mode="r")["loss"]
+    assert isinstance(array, zarr.Array)
+    seen = np.flatnonzero(~np.isnan(np.asarray(array[:])))
+    return int(seen[-1]) + 1 if seen.size else 0

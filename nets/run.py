@@ -1,0 +1,309 @@
+"""A training run on disk: created once, advanced in pieces, equal to the bit to an uninterrupted run.
+
+Directory: config.json, provenance.json, record.zarr, checkpoint.safetensors (the commit point),
+status.json (for display), snapshots/, forecasts/registry.json, lock.
+
+A block of the record is written first and the checkpoint after it; whatever a killed process wrote
+beyond its last checkpoint is computed again. The bits also depend on the machine and on the versions of
+the libraries, which provenance.json notes; they are promised on one machine with one installation.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from . import checkpoint as ckpt
+from .config import ConfigError, TrainConfig
+from .data import DataError, Dataset, load_data
+from .descent import Problem, State, StepState, row_of
+from .files import RunError, exclusive_lock, read_json, write_json
+from .forecasts import add_forecast
+from .provenance import provenance
+from .record import Block, create_record, load_block, recorded_rows, write_block
+
+__all__ = ["Run", "RunError", "RunStatus", "StepState", "create_run"]
+
+Until = int | Callable[[StepState], bool] | None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands.
+
+    Args:
+        status: "running", "stopped" (can go on), "finished" (all steps recorded) or "diverged".
+        step: Step n of the current parameters θ_n.
+        reason: Why it stands there, in words.
+    """
+
+    status: str
+    step: int
+    reason: str
+
+
+def create_run(directory: Path | str, config: TrainConfig) -> None:
+    """Make a run directory with the initial state; nothing is computed and nothing overwritten.
+
+    Raises:
+        RunError: If the directory exists and is not empty.
+        DataError: If the data cannot be read.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise RunError(f"{directory} must be new or empty, it is not; choose another directory or resume it")
+    dataset = load_data(config)
+    problem = Problem(config, dataset)
+    threads = config.threads or os.cpu_count() or 1
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # built beside its place and moved there whole: a run directory is complete or not there
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+        build = Path(temporary) / "run"
+        build.mkdir()
+        write_json(build / "config.json", config.to_dict())
+        write_json(build / "provenance.json", provenance(threads))
+        create_record(build / "record.zarr", config, dataset.targets)
+        ckpt.save_checkpoint(
+            build / "checkpoint.safetensors",
+            problem.initial_state(),
+            config.config_hash,
+            threads,
+            dataset.fingerprint,
+        )
+        write_json(build / "status.json", asdict(RunStatus("stopped", 0, "created")))
+        (build / "snapshots").mkdir()
+        os.replace(build, directory)
+
+
+class Run:
+    """A run directory opened for reading and advancing; open with `Run.open`."""
+
+    def __init__(self, directory: Path, config: TrainConfig) -> None:
+        self.directory = directory
+        self.config = config
+        self._problem: Problem | None = None
+        self._dataset: Dataset | None = None
+        self._refresh()
+
+    @classmethod
+    def open(cls, directory: Path | str) -> "Run":
+        """Open an existing run.
+
+        Raises:
+            RunError: If it is no run, is damaged, or config.json differs from the one it was made with.
+        """
+        directory = Path(directory)
+        if not (directory / "config.json").is_file():
+            raise RunError(f"{directory} must be a run directory, it has no config.json; create a run there")
+        try:
+            config = TrainConfig.from_dict(read_json(directory / "config.json"))
+        except (ConfigError, TypeError) as error:
+            raise RunError(f"{directory / 'config.json'} must be a valid configuration: {error}") from error
+        return cls(directory, config)
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Step n of the current parameters θ_n."""
+        return self._state.step
+
+    @property
+    def rows(self) -> int:
+        """Number of recorded steps."""
+        return self._state.rows
+
+    @property
+    def threads(self) -> int:
+        """CPU threads fixed when the run was created."""
+        return self._threads
+
+    @property
+    def status(self) -> RunStatus:
+        """How the run stands according to its checkpoint."""
+        n = self._state.step
+        if self._state.diverged:
+            return RunStatus("diverged", n, f"first non-finite loss, gradient or sharpness at step {n}")
+        if self._state.rows >= self.config.steps:
+            return RunStatus("finished", n, f"all {self.config.steps} steps are recorded")
+        return RunStatus("stopped", n, f"{self._state.rows} of {self.config.steps} steps are recorded")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data of the run, checked to be those it was created with.
+
+        Raises:
+            DataError: If the data cannot be read or differ.
+        """
+        if self._dataset is None:
+            dataset = load_data(self.config)
+            if dataset.fingerprint != self._data_hash:
+                raise DataError(
+                    f"data must be those the run was created with ({self._data_hash[:12]}), "
+                    f"got {dataset.fingerprint[:12]}; restore the data or correct data_path in config.json"
+                )
+            self._dataset = dataset
+        return self._dataset
+
+    def parameters(self) -> nn.Sequential:
+        """A new module that holds the current parameters θ_n."""
+        return self._get_problem().module_at(self._state.parameters)
+
+    def eigenvector(self) -> Tensor:
+        """Top Hessian eigenvector last computed, unit norm, shape (P,), in the order of the parameters.
+
+        It belongs to step n where the run stopped by a predicate or diverged, else to step n − 1.
+        """
+        return self._state.eigenvector.clone()
+
+    def history(self) -> xr.Dataset:
+        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory."""
+        with xr.open_zarr(self.directory / "record.zarr", consolidated=False) as opened:
+            return opened.isel(step=slice(0, self.rows)).load()
+
+    def state_hash(self) -> str:
+        """SHA-256 of current parameters, step and configuration."""
+        return ckpt.state_hash(self._state, self.config.config_hash)
+
+    def snapshot(self) -> Path:
+        """Save the current parameters as snapshots/step_000123.safetensors; returns the path."""
+        path = self.directory / "snapshots" / f"step_{self.step:06d}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            about = {
+                "step": self.step,
+                "config_hash": self.config.config_hash,
+                "state_hash": self.state_hash(),
+            }
+            ckpt.save_weights(path, self._state.parameters, about)
+        return path
+
+    def snapshot_module(self, step: int) -> nn.Sequential:
+        """A new module that holds the parameters of a snapshot.
+
+        Raises:
+            RunError: If there is no snapshot of that step.
+        """
+        parameters, _ = ckpt.load_weights(self.directory / "snapshots" / f"step_{step:06d}.safetensors")
+        return self._get_problem().module_at(parameters)
+
+    def register_forecast(self, path: Path | str) -> dict:
+        """Note a forecast file's hash while the run still stands at the step it was made at.
+
+        Raises:
+            ForecastError: If the run went beyond that step, or the forecast was made from another state.
+        """
+        with exclusive_lock(self.directory / "lock"):
+            self._refresh()
+            rows = max(self.rows, recorded_rows(self.directory / "record.zarr"))
+            return add_forecast(self.directory, path, step=self.step, rows=rows, state_hash=self.state_hash())
+
+    # --- advancing -----------------------------------------------------------------------------------
+
+    def advance(
+        self,
+        until: Until = None,
+        on_step: Callable[[StepState], object] | None = None,
+        max_steps: int | None = None,
+    ) -> RunStatus:
+        """Train on, recording every step, until the end, a stop or divergence.
+
+        Args:
+            until: Step number: stop before executing that step, all earlier ones recorded. Predicate on
+                the values just logged: stop after logging and before the update, so that the parameters
+                are still those the values belong to; the next call applies the update. None: all steps.
+            on_step: Called with the values of every logged step; the record on disk may lag behind it.
+            max_steps: Most steps to log in this call.
+        Returns:
+            The status; also in status.json.
+        Raises:
+            RunError: If another process is advancing the run, or it is damaged.
+            Exception: Whatever a callback raises; the run then stands at its last checkpoint.
+            ValueError: If ``until`` or ``max_steps`` is negative.
+        """
+        for name, value in (("until", until), ("max_steps", max_steps)):
+            if isinstance(value, int) and value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}; pass {name} >= 0")
+        with exclusive_lock(self.directory / "lock"):
+            self._refresh()
+            try:
+                if self.status.status == "stopped":
+                    with _threads(self._threads):
+                        self._loop(until, on_step, max_steps)
+            except BaseException:
+                self._refresh()  # back to the last checkpoint; the steps since are computed again
+                raise
+            finally:
+                write_json(self.directory / "status.json", asdict(self.status))
+        return self.status
+
+    def _loop(
+        self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None
+    ) -> None:
+        problem, state, steps = self._get_problem(), self._state, self.config.steps
+        last = min(until, steps) if isinstance(until, int) else steps
+        if max_steps is not None:
+            last = min(last, state.rows + max_steps)
+        if last <= state.step:
+            return
+        write_json(self.directory / "status.json", asdict(RunStatus("running", state.step, "advancing")))
+        record = self.directory / "record.zarr"
+        block = load_block(record, self.config, state.rows)
+        if state.logged:
+            problem.update(state)
+        while state.step < last:
+            logged, example_loss = problem.measure(state)
+            block.put(state.step, row_of(logged, example_loss))
+            if on_step is not None:
+                on_step(logged)
+            if state.diverged or (callable(until) and until(logged)):
+                break
+            problem.update(state)
+            if state.step == block.stop and state.step < last:
+                self._commit(block)
+                block = Block.empty(self.config, state.step)
+        self._commit(block)
+
+    def _commit(self, block: Block) -> None:
+        if block.start < self._state.rows:
+            write_block(self.directory / "record.zarr", block)
+        ckpt.save_checkpoint(
+            self.directory / "checkpoint.safetensors",
+            self._state,
+            self.config.config_hash,
+            self._threads,
+            self._data_hash,
+        )
+
+    def _refresh(self) -> None:
+        self._state: State
+        path = self.directory / "checkpoint.safetensors"
+        self._state, about = ckpt.load_checkpoint(path)
+        self._threads, self._data_hash = int(about["threads"]), str(about["data_hash"])
+        given, kept = self.config.config_hash, about["config_hash"]
+        if given != kept:
+            raise RunError(
+                f"config.json must be the one the run was created with ({kept[:12]}), got {given[:12]}; "
+                "restore it or create a new run"
+            )
+
+    def _get_problem(self) -> Problem:
+        if self._problem is None:
+            self._problem = Problem(self.config, self.dataset)
+        return self._problem
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
