@@ -68,9 +68,7 @@ def flat_hvp(grads: Sequence[Tensor], params: Sequence[Tensor]) -> Matvec:
     flat = flatten(grads)
 
     def matvec(vector: Tensor) -> Tensor:
-        product = torch.autograd.grad(
-            flat, params, grad_outputs=vector, retain_graph=True, materialize_grads=True
-        )
+        product = torch.autograd.grad(flat, params, grad_outputs=vector, retain_graph=True, materialize_grads=True)
         return flatten(product)
 
     return matvec

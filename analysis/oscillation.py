@@ -109,7 +109,7 @@ def demodulated_change(example_loss: ArrayLike, start: int, stop: int) -> np.nda
         Signed amplitude of the alternation, shape (examples,): $\ell_i(n) \approx$ drift $+ (-1)^n d_i$.
     """
     losses = np.asarray(example_loss, dtype=np.float64)
-    if not (0 <= start and stop - start >= 2 and stop < losses.shape[0]):
+    if not (start >= 0 and stop - start >= 2 and stop < losses.shape[0]):
         raise ValueError(
             f"the window must hold at least 3 recorded steps, got {start}..{stop} of {losses.shape[0]}; widen it"
         )
@@ -122,16 +122,14 @@ def demodulated_change(example_loss: ArrayLike, start: int, stop: int) -> np.nda
 def period(series: ArrayLike) -> float:
     r"""Dominant period, in steps, of a series after its slow drift is removed (periodogram; measured).
 
-    The second difference removes the drift; 2 is the flip of gradient descent at its edge.
+    A cubic is taken off as the drift; 2 is the flip of gradient descent at its edge.
     """
     values = np.asarray(series, dtype=np.float64)
     if values.size < 8 or not np.isfinite(values).all():
         raise ValueError(f"period needs at least 8 finite values, got {values.size}; pass a longer window")
-    second = np.diff(values, 2)
-    taper = np.hanning(second.size + 2)[1:-1]
-    power = np.abs(np.fft.rfft(second * taper, n=8 * second.size)) ** 2
-    frequency = np.fft.rfftfreq(8 * second.size)
-    # the second difference multiplies the power by (2 sin(pi f))^4: undone, so that it does not favour period 2
-    power[1:] /= (2 * np.sin(np.pi * frequency[1:])) ** 4
-    power[frequency < 1.5 / second.size] = 0.0
+    steps = np.linspace(-1.0, 1.0, values.size)
+    rest = values - np.polynomial.Polynomial.fit(steps, values, 3)(steps)
+    power = np.abs(np.fft.rfft(rest * np.hanning(values.size + 2)[1:-1], n=16 * values.size)) ** 2
+    frequency = np.fft.rfftfreq(16 * values.size)
+    power[frequency < 2.0 / values.size] = 0.0
     return float(1.0 / frequency[int(np.argmax(power))])

@@ -50,8 +50,7 @@ def project_losses(losses: ExampleLosses, params: Sequence[Tensor], direction: T
     """
     points = [p.detach() for p in params]
     tangents = unflatten(direction, points)
-    _, s = jvp(lambda *p: losses(p), tuple(points), tuple(tangents))
-    return s
+    return jvp(lambda *p: losses(p), tuple(points), tuple(tangents))[1]
 
 
 def group_gradient(losses: ExampleLosses, params: Sequence[Tensor], members: Tensor) -> Tensor:
@@ -88,9 +87,7 @@ def edge_coefficients(losses: ExampleLosses, params: Sequence[Tensor], vector: T
     points = [p.detach().requires_grad_() for p in params]
     v = vector / vector.norm()
     gradient = flatten(torch.autograd.grad(losses(points).mean(), points, create_graph=True))
-    product = flatten(
-        torch.autograd.grad(gradient @ v, points, create_graph=True, materialize_grads=True)
-    )
+    product = flatten(torch.autograd.grad(gradient @ v, points, create_graph=True, materialize_grads=True))
     sharpness = product @ v
     # a loss that is piecewise quadratic has no third derivative: its sharpness then has no graph
     if sharpness.requires_grad:

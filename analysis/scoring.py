@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 __all__ = ["Score", "precision_at", "rank_correlation", "relative_error", "sign_accuracy"]
 
@@ -36,7 +36,7 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """"holds", "fails", or "not run" where there was nothing to compare with.
+        """ "holds", "fails", or "not run" where there was nothing to compare with.
 
         A claim holds when its score reaches the bar and is not worse than the baseline's.
         """
@@ -60,7 +60,7 @@ def rank_correlation(forecast: ArrayLike, outcome: ArrayLike) -> float:
         raise ValueError(f"rank_correlation needs two vectors of one length, got {a.shape} and {b.shape}")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(spearmanr(a, b).statistic)
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def precision_at(k: int, forecast: ArrayLike, outcome: ArrayLike) -> float:
