@@ -43,9 +43,7 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
 
 def save_weights(path: Path, parameters: Tensor, about: dict) -> None:
     """Write flat parameters (P,) with their metadata."""
-    write_atomic(
-        path, save({"parameters": parameters.contiguous()}, {"run": json.dumps(about, sort_keys=True)})
-    )
+    write_atomic(path, save({"parameters": parameters.contiguous()}, {"run": json.dumps(about, sort_keys=True)}))
 
 
 def load_weights(path: Path) -> tuple[Tensor, dict]:

@@ -52,7 +52,7 @@ class TrainConfig:
     activation: str = "tanh"
     loss: str = "squared"
     lr: float = 0.4
-    steps: int = 400
+    steps: int = 320
     dtype: str = "float32"
     checkpoint_every: int = 50
     eig_tol: float = 1e-2
@@ -97,9 +97,7 @@ class TrainConfig:
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:
-            raise ConfigError(
-                f"options must be among {', '.join(names)}; got {', '.join(unknown)}; remove it"
-            )
+            raise ConfigError(f"options must be among {', '.join(names)}; got {', '.join(unknown)}; remove it")
         return cls(**values)
 
     @property
@@ -120,10 +118,5 @@ def _integer(name: str, value: object, least: int) -> None:
 
 
 def _positive(name: str, value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name} must be positive and finite, got {value!r}; pass {name} > 0")

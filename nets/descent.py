@@ -91,9 +91,7 @@ class Problem:
     def new_module(self) -> nn.Sequential:
         """The network with its initial weights."""
         c = self.config
-        return mlp(
-            self.d_in, c.widths, self.n_classes, activation=c.activation, seed=c.seed, dtype=self.dtype
-        )
+        return mlp(self.d_in, c.widths, self.n_classes, activation=c.activation, seed=c.seed, dtype=self.dtype)
 
     def initial_state(self) -> State:
         """The state before step 0."""

@@ -49,9 +49,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} must be a readable JSON file: {str(error).splitlines()[0]}; restore it"
-        ) from error
+        raise RunError(f"{path} must be a readable JSON file: {str(error).splitlines()[0]}; restore it") from error
 
 
 @contextlib.contextmanager

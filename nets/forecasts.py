@@ -29,9 +29,7 @@ def forecast_rows(directory: Path | str) -> list[dict[str, Any]]:
     return read_json(path) if path.exists() else []
 
 
-def add_forecast(
-    directory: Path, path: Path | str, *, step: int, rows: int, state_hash: str
-) -> dict[str, Any]:
+def add_forecast(directory: Path, path: Path | str, *, step: int, rows: int, state_hash: str) -> dict[str, Any]:
     """Add a forecast to the registry; called by `Run.register_forecast` with the run locked.
 
     Args:

@@ -151,6 +151,11 @@ class Run:
             self._dataset = dataset
         return self._dataset
 
+    @property
+    def problem(self) -> Problem:
+        """The data, the network and the loss, as the run computes them."""
+        return self._get_problem()
+
     def parameters(self) -> nn.Sequential:
         """A new module that holds the current parameters θ_n."""
         return self._get_problem().module_at(self._state.parameters)
@@ -243,9 +248,7 @@ class Run:
                 write_json(self.directory / "status.json", asdict(self.status))
         return self.status
 
-    def _loop(
-        self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None
-    ) -> None:
+    def _loop(self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None) -> None:
         problem, state, steps = self._get_problem(), self._state, self.config.steps
         last = min(until, steps) if isinstance(until, int) else steps
         if max_steps is not None:

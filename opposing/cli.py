@@ -1,0 +1,75 @@
+"""Entry point: finds the command, and only then imports what that command needs."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+#: name -> one line of help; the code of a command is the module opposing.commands.<name>
+COMMANDS = {
+    "reproduce": "derive, simulate, train, forecast, verify and draw, in one run, with a table of claims",
+    "derive": "print the closed forms with their proof status, or re-prove them",
+    "simulate": "simulate the two-layer model beyond underflow, and compare with the closed form",
+    "train": "train a network by full-batch gradient descent, recording sharpness and every example's loss",
+    "forecast": "forecast the oscillation of a stopped run, before it goes on",
+    "verify": "score a run's forecasts against what came after them",
+    "figures": "draw the figures of theory and experiment",
+}
+
+EXAMPLE = """example:
+  opposing train --out runs/digits --until approach
+  opposing forecast runs/digits
+  opposing train --resume runs/digits
+  opposing verify runs/digits"""
+
+
+def usage() -> str:
+    """Help text of the top level."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: opposing COMMAND [options]    (opposing COMMAND --help lists the options)",
+            "",
+            "Theory, simulation and scored forecasts of opposing signals in neural-network training.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "  --debug  show the traceback of an error",
+            "",
+            EXAMPLE,
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 the run failed, 2 bad input."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        print(f"opposing: command must be one of {', '.join(COMMANDS)}; got {name!r}", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"opposing.commands.{name}")
+    config = command.parse(args[1:])
+    try:
+        return int(command.run(config) or 0)
+    except KeyboardInterrupt:
+        print("opposing: interrupted; what was recorded is kept, the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split())
+        print(f"opposing {name}: {message}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

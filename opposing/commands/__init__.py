@@ -1,0 +1,1 @@
+"""One module a command: a frozen dataclass of its options, ``parse`` and ``run``."""

@@ -1,0 +1,32 @@
+"""Progress of long work, on the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nets.run import Run, RunStatus
+
+__all__ = ["advance_with_progress", "console"]
+
+console = Console(stderr=True)
+
+
+def advance_with_progress(run: Run, until: Any = None, label: str = "train") -> RunStatus:
+    """``run.advance(until)`` with a bar that shows step, loss and sharpness."""
+    threshold = 2.0 / run.config.lr
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(label, total=run.config.steps, completed=run.rows, state="")
+
+        def show(state: Any) -> None:
+            text = f"loss {state.loss:.4g}  sharpness {state.sharpness:.3g} of {threshold:.3g}"
+            bar.update(task, completed=state.step + 1, state=text)
+
+        return run.advance(until, on_step=show)
