@@ -19,7 +19,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from . import checkpoint as ckpt
+import nets.checkpoint as ckpt
+
 from .config import ConfigError, TrainConfig
 from .data import DataError, Dataset, load_data
 from .descent import Problem, State, StepState, row_of
@@ -38,7 +39,7 @@ class RunStatus:
     """How a run stands.
 
     Args:
-        status: "running", "stopped" (can go on), "finished" (all steps recorded) or "diverged".
+        status: "running", "stopped" (can go on), "finished" (all steps recorded and applied) or "diverged".
         step: Step n of the current parameters θ_n.
         reason: Why it stands there, in words.
     """
@@ -130,7 +131,7 @@ class Run:
         n = self._state.step
         if self._state.diverged:
             return RunStatus("diverged", n, f"first non-finite loss, gradient or sharpness at step {n}")
-        if self._state.rows >= self.config.steps:
+        if self._state.step >= self.config.steps:
             return RunStatus("finished", n, f"all {self.config.steps} steps are recorded")
         return RunStatus("stopped", n, f"{self._state.rows} of {self.config.steps} steps are recorded")
 
