@@ -82,8 +82,9 @@ class Problem:
     def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
         self.config = config
         self.dtype = getattr(torch, config.dtype)
-        self.inputs = torch.from_numpy(dataset.inputs).to(self.dtype)
-        self.targets = torch.from_numpy(dataset.targets)
+        # copied into torch's own memory, aligned the same way in every process: sums depend on alignment
+        self.inputs = torch.from_numpy(dataset.inputs).to(self.dtype, copy=True)
+        self.targets = torch.from_numpy(dataset.targets).clone()
         self.d_in, self.n_classes = dataset.inputs.shape[1], dataset.n_classes
         self.module = self.new_module()
         self.loss = per_example_loss(config.loss)
