@@ -1,1 +1,29 @@
 """The theory: one symbolic model, its closed forms, its dynamics and its simulation."""
+
+import importlib
+
+_HOME = {
+    "TwoLayerLinear": "model",
+    "ReducedState": "model",
+    "FlowState": "flow",
+    "predict_flow": "flow",
+    "onset_time": "flow",
+    "limit_c2": "flow",
+    "limit_sharpness": "flow",
+    "max_stable_lr": "flow",
+    "solved_sharpness": "sharpness",
+    "arrow_sharpness": "sharpness",
+    "simulate_gd": "simulate",
+    "simulate_flow": "simulate",
+    "forecast_descent": "forecast",
+    "DescentForecast": "forecast",
+    "NOTATION": "notation",
+}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'toymodels' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"toymodels.{_HOME[name]}"), name)

@@ -93,9 +93,7 @@ def max_stable_lr(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike, alpha: ArrayLik
     return 2 / limit_sharpness(c0, b0, beta, alpha)
 
 
-def onset_time(
-    c0: ArrayLike, b0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, lr: ArrayLike
-) -> np.ndarray:
+def onset_time(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, lr: ArrayLike) -> np.ndarray:
     r"""Time at which the opposing curvature first reaches the edge of stability (derived).
 
     Solves $\alpha c(t)^2 = 2/\eta$ on the exact flow. With $C = 2/(\eta\alpha)$, $q^* = (\sqrt C + \sqrt{C-K})^2$:

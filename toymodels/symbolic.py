@@ -46,9 +46,7 @@ class SymbolicModel:
 
     def along_flow(self, quantity: sp.Expr) -> sp.Expr:
         r"""Time derivative of ``quantity``($\theta$) along gradient flow (chain rule)."""
-        return sum(
-            (sp.diff(quantity, w) * f for w, f in zip(self.weights, self.flow, strict=True)), sp.Integer(0)
-        )
+        return sum((sp.diff(quantity, w) * f for w, f in zip(self.weights, self.flow, strict=True)), sp.Integer(0))
 
 
 @cache
