@@ -82,7 +82,7 @@ def _one(beta, alpha, lr, start, steps, stride, floor, share, out, summary):  # 
 
 @numba.njit(parallel=True, cache=True)
 def descend(beta, alpha, lr, start, steps, stride, floor, share, out, summary):  # pragma: no cover - compiled
-    """Run every lane: (lanes,) parameters, (lanes, 4) starts; fills ``out`` (lanes, 5, kept), ``summary`` (lanes, 6)."""
+    """Run every lane: starts (lanes, 4); fills ``out`` (lanes, 5, kept) and ``summary`` (lanes, 6)."""
     for i in numba.prange(beta.shape[0]):
         _one(beta[i], alpha[i], lr[i], start[i], steps, stride, floor, share, out[i], summary[i])
 

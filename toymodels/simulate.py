@@ -1,6 +1,7 @@
 """Simulation of the two-layer model: gradient descent beyond underflow, and a tight solve of gradient flow."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -57,7 +58,8 @@ def simulate_gd(
     runs, kept = len(start), steps // stride + 1
     out = np.full((runs, 5, kept), np.nan)
     summary = np.full((runs, 6), np.nan)
-    descend(*flat[:3], start, steps, stride, float(noise_floor), SPIKE_SHARE, out, summary)
+    kernel: Any = descend  # compiled: its type is numba's
+    kernel(*flat[:3], start, steps, stride, float(noise_floor), SPIKE_SHARE, out, summary)
     c, b, p, sign, log_u = (out[:, i] for i in range(5))
     beta_, alpha_, lr_ = (v[:, None] for v in flat[:3])
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -80,7 +82,7 @@ def _flow_functions():
     model = two_layer()
     arguments = (*model.weights, *model.parameters)
     jacobian = model.flow.jacobian(model.weights)
-    return sp.lambdify(arguments, list(model.flow), "math"), sp.lambdify(arguments, jacobian.tolist(), "math")
+    return sp.lambdify(arguments, model.flow.T.tolist()[0], "math"), sp.lambdify(arguments, jacobian.tolist(), "math")
 
 
 def simulate_flow(
@@ -102,7 +104,8 @@ def simulate_flow(
     """
     flow, jacobian = _flow_functions()
     t = np.asarray(times, dtype=np.float64)
-    options = {"jac": lambda _, y: jacobian(*y, beta, alpha)} if method in ("LSODA", "Radau", "BDF") else {}
+    implicit = method in ("LSODA", "Radau", "BDF")
+    options: dict[str, Any] = {"jac": lambda _, y: jacobian(*y, beta, alpha)} if implicit else {}
     solution = solve_ivp(
         lambda _, y: flow(*y, beta, alpha),
         (0.0, float(t[-1])),

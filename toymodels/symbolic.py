@@ -46,7 +46,8 @@ class SymbolicModel:
 
     def along_flow(self, quantity: sp.Expr) -> sp.Expr:
         r"""Time derivative of ``quantity``($\theta$) along gradient flow (chain rule)."""
-        return sum((sp.diff(quantity, w) * f for w, f in zip(self.weights, self.flow, strict=True)), sp.Integer(0))
+        derivative = sp.Matrix([quantity]).jacobian(sp.Matrix(self.weights)) * self.flow
+        return sp.sympify(derivative[0, 0])
 
 
 @cache

@@ -1,6 +1,7 @@
 """The model of the paper: reduction, flow, sharpness, thresholds, and the gradient-descent map."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -55,7 +56,7 @@ def _onset_residual() -> sp.Expr:
 
 def _secular_residual() -> sp.Expr:
     h = two_layer().hessian
-    secular = h[0, 0] - LAM - sum(h[0, j] ** 2 / (h[j, j] - LAM) for j in (1, 2, 3))
+    secular = h[0, 0] - LAM - sum(sp.Pow(h[0, j], 2) / (h[j, j] - LAM) for j in (1, 2, 3))
     product = sp.prod([h[j, j] - LAM for j in (1, 2, 3)])
     return sp.expand((h - LAM * sp.eye(4)).det(method="berkowitz") - sp.together(secular * product))
 
@@ -144,7 +145,7 @@ def _onset_error() -> tuple[float, float]:
         def above(t: float, start: tuple[float, float] = (c0, b0)) -> float:
             return float(simulate_flow(ReducedState(*start), 1.3, 50.0, [0.0, t], rtol=1e-12)[0, -1] ** 2 - 1.1)
 
-        root = brentq(above, 1e-3, 12.0, xtol=1e-13)
+        root: Any = brentq(above, 1e-3, 12.0, xtol=1e-13)
         worst = max(worst, abs(float(onset_time(c0, b0, 1.3, 50.0, lr)) - float(root)))
     return worst, 1e-9
 
@@ -187,7 +188,7 @@ ROWS = (
     ),
     Derivation(
         "clock-decay",
-        "Exact decay in the clock τ = ∫c²dt",
+        "Exact decay in the clock of the second layer",
         r"u = u_0 e^{-\alpha\tau},\quad b_\perp = b_{\perp 0} e^{-\tau},\quad \tau = \textstyle\int_0^t c^2\,dt",
         ("gradient flow",),
         "all parameters",

@@ -23,10 +23,7 @@ def as_latex(row: Derivation) -> str:
     assumed = "; ".join(a.replace("_", r"\_") for a in (*row.assumptions, f"domain: {row.domain}"))
     assumed = assumed.replace("^", r"\^{}")
     code = row.numeric.replace("_", r"\_")
-    return (
-        f"\\paragraph{{{row.title.replace('τ = ∫c²dt', '$\\tau=\\int c^2dt$')}}} ({row.status})\n"
-        f"\\[ {row.statement} \\]\n{assumed}. Code: \\texttt{{{code}}}.\n"
-    )
+    return f"\\paragraph{{{row.title}}} ({row.status})\n\\[ {row.statement} \\]\n{assumed}. Code: \\texttt{{{code}}}.\n"
 
 
 def as_document(rows: Iterable[Derivation]) -> str:
