@@ -55,8 +55,8 @@ def _onset_residual() -> sp.Expr:
 
 
 def _secular_residual() -> sp.Expr:
-    h = two_layer().hessian
-    secular = h[0, 0] - LAM - sum(sp.Pow(h[0, j], 2) / (h[j, j] - LAM) for j in (1, 2, 3))
+    h: Any = two_layer().hessian
+    secular = h[0, 0] - LAM - sum(h[0, j] ** 2 / (h[j, j] - LAM) for j in (1, 2, 3))
     product = sp.prod([h[j, j] - LAM for j in (1, 2, 3)])
     return sp.expand((h - LAM * sp.eye(4)).det(method="berkowitz") - sp.together(secular * product))
 
