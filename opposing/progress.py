@@ -1,18 +1,20 @@
 """Progress of long work, on the terminal."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nets.run import Run, RunStatus
+if TYPE_CHECKING:
+    from nets.run import Run, RunStatus
 
-__all__ = ["advance_with_progress", "console"]
+__all__ = ["advance_with_progress", "console", "stdout"]
 
 console = Console(stderr=True)
+stdout = Console()
 
 
-def advance_with_progress(run: Run, until: Any = None, label: str = "train") -> RunStatus:
+def advance_with_progress(run: "Run", until: Any = None, label: str = "train") -> "RunStatus":
     """``run.advance(until)`` with a bar that shows step, loss and sharpness."""
     threshold = 2.0 / run.config.lr
     columns = (

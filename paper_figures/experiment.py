@@ -143,9 +143,7 @@ def _lines(data: dict[str, Any], ax: Axes, span: slice, marker: str | None = Non
     steps = np.arange(len(data["record"]["loss"]))[span]
     names = (("positive", BLUE, "-"), ("negative", RED, "--"))
     for name, colour, style in names:
-        ax.plot(
-            steps, data["group_loss"][name][span], color=colour, ls=style, lw=1, marker=marker, ms=2.5, label=name
-        )
+        ax.plot(steps, data["group_loss"][name][span], color=colour, ls=style, lw=1, marker=marker, ms=2.5, label=name)
     ax.set_xlabel("step")
 
 
@@ -184,7 +182,7 @@ def plot_contact_sheet(data: dict[str, Any]) -> Figure:
     """The strongest examples of both forecast groups, with their classes."""
     columns = SHEET // 2
     fig = plt.figure(figsize=(PAGE_WIDTH, 5.6))
-    halves = fig.subfigures(2, 1, hspace=0.03)
+    halves: Any = fig.subfigures(2, 1, hspace=0.03)
     for half, name, colour in zip(halves, ("positive", "negative"), (BLUE, RED), strict=True):
         half.suptitle(f"{name} group", fontsize=8.5, fontweight="bold", color=colour)
         pictures, labels = data["sheet"][name], data["labels"][name]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 
@@ -14,7 +15,7 @@ __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PAGE_WIDTH", "PURPLE", "RED", "ST
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6F6F6F"
 PAGE_WIDTH = 7.0  # inches
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8.5,

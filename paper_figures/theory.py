@@ -19,8 +19,8 @@ from toymodels import (
 
 __all__ = ["compute", "plot"]
 
-BETA, ALPHA, LR = 1.0, 100.0, 0.0215
-START = ReducedState(0.8, 0.05, 0.0, 0.02)
+BETA, ALPHA, LR = 1.0, 1000.0, 0.00215
+START = ReducedState(0.55, 0.05, 0.0, 1e-3)
 
 
 def compute() -> dict[str, Any]:
@@ -92,15 +92,26 @@ def plot(data: dict[str, Any]) -> Figure:
     ceiling = 1.25 * max(float(np.max(data["sharpness"]["closed form"])), data["edge"])
     axes[0, 1].set_ylim(0.5 * float(np.min(data["sharpness"]["closed form"])), ceiling)
     axes[1, 1].axhline(np.log10(np.finfo(float).smallest_subnormal), color=GREY, lw=0.8, ls="--")
-    axes[1, 1].text(0, np.log10(np.finfo(float).smallest_subnormal) + 4, "float64 underflow", color=GREY, fontsize=7)
+    lowest = float(np.min(data["log10_u"]["gradient descent"]))
+    axes[1, 1].set_ylim(1.6 * lowest, -0.1 * lowest)
+    axes[1, 1].text(
+        data["step"][-1],
+        np.log10(np.finfo(float).smallest_subnormal),
+        "float64 ends here",
+        color=GREY,
+        fontsize=7,
+        ha="right",
+        va="top",
+    )
     top = axes[0, 0]
     transform = top.get_xaxis_transform()
     for step, text, colour in (
-        (data["forecast"].onset_step, "onset, forecast ", GREEN),
-        (data["forecast"].spike_step, "spike, forecast ", RED),
+        (data["forecast"].onset_step, " onset,\n forecast", GREEN),
+        (data["forecast"].spike_step, "spike, \nforecast ", RED),
     ):
-        top.text(step, 0.98, text, transform=transform, color=colour, fontsize=7, ha="right", va="top")
-    axes[1, 0].legend(loc="lower right")
+        side = "left" if colour == GREEN else "right"
+        top.text(step, 0.98, text, transform=transform, color=colour, fontsize=7, ha=side, va="top")
+    axes[1, 0].legend(loc=(0.3, 0.06))
     for ax in axes[1]:
         ax.set_xlabel("step")
     fig.suptitle(

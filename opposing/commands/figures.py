@@ -1,0 +1,44 @@
+"""``opposing figures``: draw the figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from opposing.parsing import parser
+
+__all__ = ["FiguresCommand", "parse", "run"]
+
+
+@dataclass(frozen=True)
+class FiguresCommand:
+    """Draw figures, or list them.
+
+    Attributes:
+        names: Figure ids, "all", or "list".
+        run: Run directory with forecasts, for the figures of an experiment.
+        out: Folder for the files, PNG and PDF each.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ("list",)
+    run: Path | None = None
+    out: Path = Path("figures")
+
+
+parse = parser(FiguresCommand, "figures", "opposing figures all --run runs/digits")
+
+
+def run(command: FiguresCommand) -> int:
+    """Draw what was asked for; print the files."""
+    from paper_figures.registry import FIGURES, draw
+
+    if command.names in (("list",), ()):
+        for entry in FIGURES.values():
+            needs = "  (needs --run)" if entry.needs_run else ""
+            print(f"{entry.id:<12}{entry.claim}{needs}")
+        return 0
+    names = list(FIGURES) if command.names == ("all",) else list(command.names)
+    for name in names:
+        for file in draw(name, command.out, command.run):
+            print(file)
+    return 0

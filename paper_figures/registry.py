@@ -1,0 +1,83 @@
+"""Figures by id: what each shows, what it needs, and how it is drawn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from paper_figures import experiment, theory
+from paper_figures.style import figure_style
+
+__all__ = ["FIGURES", "FigureEntry", "draw"]
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure.
+
+    Args:
+        id: Name, also of the file.
+        claim: What it shows, one sentence.
+        needs_run: Whether it is drawn from a run directory with forecasts.
+        compute: Returns the arrays; takes the run directory where one is needed.
+        plot: Draws them.
+    """
+
+    id: str
+    claim: str
+    needs_run: bool
+    compute: Callable[..., dict[str, Any]]
+    plot: Callable[[dict[str, Any]], Figure]
+
+
+_ENTRIES = (
+    FigureEntry(
+        "theory",
+        "closed form, flow and descent of the two-layer model agree; the spike comes long after onset",
+        False,
+        theory.compute,
+        theory.plot,
+    ),
+    FigureEntry(
+        "experiment",
+        "opposing groups, oscillation and spike of a trained network, forecast before they come",
+        True,
+        experiment.compute,
+        experiment.plot,
+    ),
+    FigureEntry(
+        "groups",
+        "contact sheet of the two groups forecast to oscillate against each other",
+        True,
+        experiment.compute,
+        experiment.plot_contact_sheet,
+    ),
+)
+FIGURES = {entry.id: entry for entry in _ENTRIES}
+
+
+def draw(name: str, out: Path, run: Path | None = None, formats: tuple[str, ...] = ("png", "pdf")) -> list[Path]:
+    """Compute, draw and save one figure; returns the files.
+
+    Raises:
+        ValueError: If there is no figure of that id, or it needs a run and none is given.
+    """
+    if name not in FIGURES:
+        raise ValueError(f"figure must be one of {', '.join(FIGURES)}; got {name!r}")
+    entry = FIGURES[name]
+    if entry.needs_run and run is None:
+        raise ValueError(f"figure {name} needs a run with forecasts, got none; pass --run DIR")
+    data = entry.compute(run) if entry.needs_run else entry.compute()
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{name}.{suffix}" for suffix in formats]
+    with figure_style():
+        figure = entry.plot(data)
+        for file in files:
+            partial = file.with_name(f".{file.name}")
+            figure.savefig(partial, format=file.suffix[1:])
+            partial.replace(file)
+        plt.close(figure)
+    return files
