@@ -83,6 +83,10 @@ def run(command: SimulateCommand) -> int:
         )
     stdout.print(table)
     if command.out is not None:
-        data.assign(status=data.status.astype("U9")).to_zarr(command.out, mode="w-", consolidated=False)
+        from toymodels.descent import STATUS
+
+        # zarr has no stable type for text: the status is stored by its code
+        codes = ("run", [STATUS.index(s) for s in data.status.values], {"codes": list(STATUS)})
+        data.assign(status=codes).to_zarr(command.out, mode="w-", consolidated=False)
         print(f"written to {command.out}")
     return 0
