@@ -32,21 +32,23 @@ class TrainCommand:
     until: str = "end"
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
-    def __post_init__(self) -> None:
-        if (self.out is None) == (self.resume is None):
-            given = "neither" if self.out is None else "both"
-            raise ValueError(f"one of --out and --resume must be given, got {given}; pass --out DIR for a new run")
-        if self.resume is not None and self.config != TrainConfig():
-            raise ValueError("a resumed run keeps its own options, got others; leave them out with --resume")
-        if self.until not in UNTIL and not self.until.isdigit():
-            raise ValueError(f"until must be one of {', '.join(UNTIL)} or a step >= 0, got {self.until!r}; choose one")
-
 
 parse = parser(TrainCommand, "train", "opposing train --out runs/digits --until approach")
 
 
+def _check(command: TrainCommand) -> None:
+    if (command.out is None) == (command.resume is None):
+        given = "neither" if command.out is None else "both"
+        raise ValueError(f"one of --out and --resume must be given, got {given}; pass --out DIR for a new run")
+    if command.resume is not None and command.config != TrainConfig():
+        raise ValueError("a resumed run keeps its own options, got others; leave them out with --resume")
+    if command.until not in UNTIL and not command.until.isdigit():
+        raise ValueError(f"until must be one of {', '.join(UNTIL)} or a step >= 0, got {command.until!r}; choose one")
+
+
 def run(command: TrainCommand) -> int:
     """Create or open the run, advance it, and say where it stands."""
+    _check(command)
     from nets.forecasting import MOMENTS, stop_at_sharpness
     from nets.run import Run, create_run
     from opposing.progress import advance_with_progress

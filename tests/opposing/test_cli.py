@@ -1,0 +1,136 @@
+"""The commands as a user calls them: help, bad input, and the whole path from training to a verdict."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from opposing.cli import COMMANDS, main
+
+TINY = [
+    "--n-examples",
+    "300",
+    "--widths",
+    "32",
+    "--steps",
+    "240",
+    "--lr",
+    "0.48",
+    "--threads",
+    "1",
+    "--checkpoint-every",
+    "20",
+]
+
+
+def call(*args):
+    """Exit code, as the shell would see it."""
+    try:
+        return main([str(a) for a in args])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_help_lists_every_command_without_heavy_imports():
+    code = (
+        "import sys; from opposing.cli import main; main(['--help']); "
+        "print('HEAVY', [m for m in ('torch', 'sympy', 'numba', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(name in out for name in COMMANDS)
+    assert "HEAVY []" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example_and_no_heavy_imports(name):
+    code = (
+        f"import sys\nfrom opposing.cli import main\ntry:\n    main(['{name}', '--help'])\nexcept SystemExit as s:\n"
+        "    print('CODE', s.code, [m for m in ('torch', 'sympy', 'numba', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"example: opposing {name}" in " ".join(out.split())
+    assert "CODE 0 []" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nothing"], "command must be one of"),
+        (["train"], "one of --out and --resume must be given, got neither"),
+        (["train", "--out", "{tmp}/x", "--lr", "0"], "lr must be positive and finite, got 0.0; pass lr > 0"),
+        (["train", "--out", "{tmp}/x", "--lr", "nan"], "lr must be positive and finite, got nan"),
+        (["train", "--out", "{tmp}/x", "--n-examples", "0"], "n_examples must be an integer >= 1, got 0"),
+        (["train", "--out", "{tmp}/x", "--data", "cifar10", "--data-path", "{tmp}/none"], "none"),
+        (["train", "--out", "{tmp}/x", "--until", "later"], "until must be one of"),
+        (["train", "--resume", "{tmp}/none"], "must be a run directory"),
+        (["forecast", "{tmp}/none"], "must be a run directory"),
+        (["verify", "{tmp}/none"], "must be a run directory"),
+        (["derive", "nothing"], "derivation must be one of"),
+        (["simulate", "--lr", "-1"], "lr must be positive, got -1"),
+        (["figures", "nothing"], "figure must be one of"),
+        (["figures", "experiment"], "needs a run with forecasts, got none; pass --run DIR"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(args, message, tmp_path, capsys):
+    assert call(*(a.format(tmp=tmp_path) for a in args)) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_parquet_leaves_nothing_behind(tmp_path, capsys):
+    broken = tmp_path / "train-00000-of-00001.parquet"
+    broken.write_bytes(b"PAR1" + b"\0" * 200)
+    assert call("train", "--out", tmp_path / "run", "--data", "cifar10", "--data-path", broken) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_derive_prints_and_proves(capsys):
+    assert call("derive", "invariant", "--check") == 0
+    assert "1 of 1 derivations re-proved" in capsys.readouterr().out
+    assert call("derive", "onset", "--format", "document") == 0
+    assert "\\end{document}" in capsys.readouterr().out
+
+
+def test_simulate_writes_a_record_and_never_overwrites(tmp_path, capsys):
+    import xarray as xr
+
+    out = tmp_path / "toy.zarr"
+    assert call("simulate", "--lr", "0.0025", "--steps", "2500", "--out", out) == 0
+    assert "2065 / 2068" in capsys.readouterr().out
+    with xr.open_zarr(out, consolidated=False) as data:
+        assert int(data.peak_step[0]) == 2081
+        assert data.status.attrs["codes"][int(data.status[0])] == "converged" or int(data.status[0]) == 0
+    assert call("simulate", "--lr", "0.0025", "--out", out) == 2
+
+
+def test_train_forecast_verify_and_draw(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert call("train", "--out", run, "--until", "approach", *TINY) == 0
+    assert "stopped" in capsys.readouterr().out
+    assert call("verify", run) == 2
+    assert "must hold a registered forecast" in capsys.readouterr().err
+    assert call("forecast", run) == 0
+    assert "forecast at approach" in capsys.readouterr().out
+    assert call("train", "--resume", run, "--until", "onset") == 0
+    assert call("forecast", run) == 0
+    assert "forecast at onset" in capsys.readouterr().out
+    assert call("train", "--resume", run) == 0
+    assert call("verify", run) == 0
+    scores = json.loads((run / "scores.json").read_text())
+    assert len(scores) == 6
+    assert {s["verdict"] for s in scores} <= {"holds", "fails", "not run"}
+    assert call("figures", "experiment", "groups", "--run", run, "--out", tmp_path / "figures") == 0
+    assert sorted(p.suffix for p in (tmp_path / "figures").iterdir()) == [".pdf", ".pdf", ".png", ".png"]
+    # a run that has ended cannot be forecast, and an edited forecast is refused
+    assert call("forecast", run) == 2
+    assert "must be stopped at a recorded step" in capsys.readouterr().err
+    path = next((run / "forecasts").glob("step_*.json"))
+    path.write_text(path.read_text().replace('"kind"', '"kind" '))
+    assert call("verify", run) == 2
+    assert "edited" in capsys.readouterr().err
+    assert call("train", "--out", run, *TINY) == 2
+    assert "must be new or empty" in capsys.readouterr().err
