@@ -1,0 +1,60 @@
+"""The main job over seeds that set no bar: every claim's score as one row.
+
+python benchmarks/claims.py                     digits, seeds 5-9
+python benchmarks/claims.py --cifar             CIFAR-10 where OPPOSING_DATA names the data, seeds 0-2
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+CIFAR = "--data cifar10 --widths 200 200 --activation relu --loss cross_entropy --lr 0.05 --steps 300 --eig-tol 0.02"
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run (or go on with) the jobs, then write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("runs/claims"))
+    args = parser.parse_args()
+    name, seeds, options = ("claims_cifar", (0, 1, 2), [*CIFAR.split(), "--threads", "2"])
+    if not args.cifar:
+        name, seeds, options = ("claims", (5, 6, 7, 8, 9), [])
+    elif "OPPOSING_DATA" not in os.environ:
+        raise SystemExit("--cifar needs OPPOSING_DATA, the folder that holds cifar10/; set it")
+    rows = []
+    for seed in seeds:
+        out = args.work / f"{name}-{seed}"
+        command = ["opposing", "reproduce", "--out", str(out), "--seed", str(seed), *options]
+        subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
+        for claim in json.loads((out / "claims.json").read_text())["claims"]:
+            value, base = claim["score"], claim["baseline_score"]
+            rows.append(
+                {
+                    "bench": name,
+                    "case": f"seed {seed}",
+                    "metric": claim["claim"],
+                    "value": value,
+                    "unit": f"1 (bar {claim['bar']:g}, {claim['better']} is better: {claim['verdict']})",
+                    "baseline": claim["baseline"],
+                    "baseline_value": base,
+                    "ratio": value / base if value is not None and base else None,
+                    "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores",
+                    "versions": {p: version(p) for p in ("torch", "numpy", "numba", "scipy", "sympy")},
+                    "command": " ".join(["opposing", "reproduce", "--seed", str(seed), *options]),
+                    "date": datetime.date.today().isoformat(),
+                }
+            )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
