@@ -22,7 +22,14 @@ from paper_figures.style import BLUE, GREEN, GREY, ORANGE, PAGE_WIDTH, RED
 
 __all__ = ["compute", "plot", "plot_contact_sheet"]
 
-LOSS_NAMES = {"squared": "squared loss", "cross_entropy": "cross-entropy"}
+NAMES = {
+    "digits": "digits",
+    "cifar10": "CIFAR-10",
+    "relu": "ReLU",
+    "tanh": "tanh",
+    "squared": "squared loss",
+    "cross_entropy": "cross-entropy",
+}
 MEMBERS = 20  # examples averaged in a group's loss
 SHEET = 12  # pictures of a group in the contact sheet
 
@@ -68,7 +75,7 @@ def compute(directory: Path) -> dict[str, Any]:
         "sheet": {n: images(run.config, [int(i) for i in g[:SHEET]]) for n, g in groups.items()},
         "labels": {n: run.dataset.targets[g[:SHEET]] for n, g in groups.items()},
         "class_names": run.dataset.class_names,
-        "title": f"{run.config.data}, {run.config.activation} MLP, {LOSS_NAMES[run.config.loss]}",
+        "title": f"{NAMES[run.config.data]}, {NAMES[run.config.activation]} MLP, {NAMES[run.config.loss]}",
         "path": None,
     }
     if "spike" in forecasts[-1]:
@@ -129,7 +136,7 @@ def _draw_amplitude(data: dict[str, Any], ax: Axes) -> None:
             ax.axvline(data["forecast_spike"], color=ORANGE, lw=0.8, ls="--")
     _mark(data, ax)
     ax.set_ylim(max(np.nanmin(x[x > 0]), 1e-12) / 3, np.nanmax(x) * 1e4)
-    ax.legend(loc="upper left")
+    ax.legend(loc="upper left", frameon=True, facecolor="white", edgecolor="none", framealpha=1.0)
     ax.set(title="c  oscillation, spike", ylabel="|x| along eigenvector v")
 
 
@@ -152,7 +159,7 @@ def _draw_groups(data: dict[str, Any], ax: Axes) -> None:
     ax.axvline(data["onset"], color=GREY, lw=0.8, ls=":")
     ax.legend(title=f"forecast group ({MEMBERS} examples)", title_fontsize=7, loc="upper left")
     top = max(float(np.nanmax(v[_span(data)])) for v in data["group_loss"].values())
-    ax.set_ylim(0, 1.45 * top)
+    ax.set_ylim(0, 1.65 * top)
     ax.set(title="d  the pair's losses part", ylabel="mean loss of the group")
 
 
