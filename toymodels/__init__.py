@@ -18,6 +18,7 @@ _HOME = {
     "forecast_descent": "forecast",
     "DescentForecast": "forecast",
     "NOTATION": "notation",
+    "critical_sharpness": "thresholds",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -38,7 +38,7 @@ def run(command: DeriveCommand) -> int:
         proofs = [row.prove() for row in rows]
         for row, proof in zip(rows, proofs, strict=True):
             print(
-                f"{'ok  ' if proof.ok else 'FAIL'} {row.id:<20}{row.status:<10}{proof.seconds:6.2f} s  {proof.detail}"
+                f"{'ok  ' if proof.ok else 'FAIL'} {row.id:<26}{row.status:<10}{proof.seconds:6.2f} s  {proof.detail}"
             )
         failed = sum(not proof.ok for proof in proofs)
         print(f"{len(proofs) - failed} of {len(proofs)} derivations re-proved")
