@@ -56,7 +56,7 @@ def _one(beta, alpha, lr, start, steps, stride, floor, share, out, summary):  # 
             onset = n
             log_u = math.log(abs(m)) + e * LN2 if m != 0.0 else -math.inf
             previous = math.inf  # a peak needs a rise first
-        if onset >= 0 and begin < 0 and alpha * u2 >= share * b * r / c:
+        if onset >= 0 and begin < 0 and c != 0.0 and alpha * u2 >= share * b * r / c:
             begin = n
         if onset >= 0 and peak < 0:
             if n > onset and log_u < previous and begin >= 0:

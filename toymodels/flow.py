@@ -30,6 +30,23 @@ class FlowState:
     b_par: np.ndarray
     clock: np.ndarray
 
+    def decayed(self, u0: ArrayLike, b_perp0: ArrayLike, alpha: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        r"""$\log|u|$ and $b_\perp$ at these times (derived; exact where both are too small to act on c).
+
+        $$\log|u| = \log|u_0| - \alpha\tau,\qquad b_\perp = b_{\perp 0} e^{-\tau}$$
+
+        Args:
+            u0: $u(0)$, shape (...); its logarithm is returned because u itself underflows, −inf where u0 = 0.
+            b_perp0: $b_\perp(0)$, shape (...).
+            alpha: Opposing variance α > 0.
+        Raises:
+            ValueError: If a value is not finite or ``alpha`` is not positive.
+        """
+        u0, b_perp0, alpha = finite("u0", u0), finite("b_perp0", b_perp0), positive("alpha", alpha)
+        with np.errstate(divide="ignore"):
+            log_u0 = np.log(np.abs(u0))
+        return log_u0 - alpha * self.clock, b_perp0 * np.exp(-self.clock)
+
 
 def _constants(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike):
     c0, b0, beta = finite("c0", c0), finite("b0", b0), positive("beta", beta)
@@ -38,6 +55,11 @@ def _constants(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike):
     upper = 2 * beta + rate
     lower = -(invariant**2) / upper  # 2 beta - rate without the cancellation
     return c0, b0, beta, invariant, rate, upper, lower
+
+
+def _log(ratio: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Logarithm of a positive ``ratio`` = 1 + ``excess``, from whichever of the two has the digits."""
+    return np.where(np.abs(excess) < 0.5, np.log1p(np.clip(excess, -0.5, 0.5)), np.log(ratio))
 
 
 def predict_flow(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike) -> Callable[[ArrayLike], FlowState]:
@@ -62,6 +84,7 @@ def predict_flow(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike) -> Callable[[Arr
     sign = np.sign(c0 + b0)
     q0 = (c0 + b0) ** 2
     above, below = q0 - lower, upper - q0  # their sum is 2R
+    end = _limit_c2(invariant, rate, beta)
 
     def predict(t: ArrayLike) -> FlowState:
         t = finite("t", t)
@@ -69,21 +92,51 @@ def predict_flow(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike) -> Callable[[Arr
         mixed = above + below * decay
         q = (upper * above + lower * below * decay) / mixed
         root = np.sqrt(q)
-        clock = ((rate + invariant) * t - 2 * np.log(2 * rate / mixed) + np.log(q / q0)) / 2
+        gone = -np.expm1(-rate * t)
+        # (q0 - q_-)/(q - q_-) = mixed/2R and q/q0, each with its distance from 1 free of cancellation
+        clock = end * t + _log(mixed / (2 * rate), -below * gone / (2 * rate))
+        clock = clock + _log(q / q0, above * below * gone / (mixed * q0)) / 2
         return FlowState(sign * (root + invariant / root) / 2, sign * (root - invariant / root) / 2, clock)
 
     return predict
 
 
+def _limit_c2(invariant: np.ndarray, rate: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    # for K < 0 the sum (R + K)/2 cancels: 2 beta^2 / (R - K) is the same number
+    return np.where(invariant >= 0, (invariant + rate) / 2, 2 * beta**2 / (rate - np.minimum(invariant, 0.0)))
+
+
 def limit_c2(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike) -> np.ndarray:
-    r"""$c_\infty^2 = \tfrac12 (K + \sqrt{K^2 + 4\|\beta\|^2})$ (derived)."""
+    r"""Squared second-layer weight at the end of the flow (derived).
+
+    $$c_\infty^2 = \tfrac12 (K + \sqrt{K^2 + 4\|\beta\|^2})$$
+
+    Args:
+        c0: $c(0)$, shape (...).
+        b0: $b_\parallel(0)$, shape (...).
+        beta: $\|\beta\| > 0$, shape (...).
+    Returns:
+        Shape (...), dimensionless.
+    Raises:
+        ValueError: If a value is not finite, or ``beta`` is not positive.
+    """
     _, _, beta, invariant, rate, _, _ = _constants(c0, b0, beta)
-    # for K < 0 the sum cancels: 4 beta^2 / (R - K) is the same number
-    return np.where(invariant >= 0, (invariant + rate) / 2, 2 * beta**2 / (rate - invariant))
+    return _limit_c2(invariant, rate, beta)
 
 
 def limit_sharpness(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> np.ndarray:
-    r"""$S_\infty = \max(\alpha c_\infty^2,\; \sqrt{K^2 + 4\|\beta\|^2})$, the sharpness at the flow's end (derived)."""
+    r"""Sharpness at the end of the flow (derived).
+
+    $$S_\infty = \max(\alpha c_\infty^2,\; \sqrt{K^2 + 4\|\beta\|^2})$$
+
+    Args:
+        c0, b0, beta: As in :func:`limit_c2`.
+        alpha: Opposing variance α > 0, shape (...).
+    Returns:
+        Shape (...), in 1 / time.
+    Raises:
+        ValueError: If a value is not finite, or ``beta`` or ``alpha`` is not positive.
+    """
     rate = _constants(c0, b0, beta)[4]
     return np.maximum(positive("alpha", alpha) * limit_c2(c0, b0, beta), rate)
 
@@ -123,5 +176,7 @@ def onset_time(c0: ArrayLike, b0: ArrayLike, beta: ArrayLike, alpha: ArrayLike, 
     q0 = (c0 + b0) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (q - lower) * (upper - q0) / ((upper - q) * (q0 - lower))
+        # within rounding of the limit (q* = q+) the edge is met at no finite time, within rounding of the start at 0
+        ratio = np.where(q >= upper, np.inf, np.maximum(ratio, 1.0))
         time = np.log(np.where(crossing, ratio, 1.0)) / rate
     return np.broadcast_to(np.where(beyond, 0.0, np.where(crossing, time, np.inf)), shape).copy()

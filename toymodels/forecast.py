@@ -24,10 +24,11 @@ class DescentForecast:
     """What gradient descent will do.
 
     Args:
-        onset_step: First step above the edge; None if it is never reached.
+        onset_step: First step above the edge after one below it; None if it is never reached.
         spike_step: First step at which the oscillation is a share of 5 % of the drift; None if not within the horizon.
         layer_steps: Steps of the initial layer that were iterated exactly, until u and b_perp were negligible.
-        layer_ended: Whether that layer ended: the closed form is exact only then (else approximated).
+        layer_ended: Whether that layer ended before the edge. If not, the onset was iterated, not forecast, and
+            the closed form that the spike rests on neglects a b_perp or u that still acts.
     """
 
     onset_step: int | None
@@ -36,20 +37,38 @@ class DescentForecast:
     layer_ended: bool
 
 
-def _layer(
-    state: ReducedState, beta: float, alpha: float, lr: float, most: int
-) -> tuple[ReducedState, float, int, bool]:
-    """The state at the end of the initial layer, log|u| there, the steps it took, and whether it ended."""
-    data = simulate_gd(state, beta, alpha, lr, most).isel(run=0)
-    c, b, p, log_u = (data[name].values for name in ("c", "b_par", "b_perp", "log_abs_u"))
-    with np.errstate(over="ignore", invalid="ignore"):
-        rest = (c * p) ** 2 + alpha * (c * np.exp(log_u)) ** 2
-        below = rest <= NEGLIGIBLE * (beta - c * b) ** 2
-        # beyond the edge the drift has ended and the layer's end must not be sought there
-        before = lr * alpha * c**2 <= 2
-    ends = np.flatnonzero(below & np.logical_and.accumulate(before))
-    n = int(ends[0]) if ends.size else max(int(np.sum(np.logical_and.accumulate(before))) - 1, 0)
-    return ReducedState(float(c[n]), float(b[n]), float(p[n])), float(log_u[n]), n, bool(ends.size)
+@dataclass(frozen=True)
+class _Layer:
+    """The last step iterated: state, log|u|, number, whether u and b_perp are gone, whether s > 2 comes next."""
+
+    state: ReducedState
+    log_u: float
+    steps: int
+    ended: bool
+    edge: bool
+
+
+def _layer(state: ReducedState, beta: float, alpha: float, lr: float, most: int) -> _Layer:
+    """Iterate the exact map until u and b_perp are negligible, the edge is met from below, or ``most`` steps."""
+    tried = min(64, most)
+    while True:
+        data = simulate_gd(state, beta, alpha, lr, tried).isel(run=0)
+        c, b, p, log_u = (data[name].values for name in ("c", "b_par", "b_perp", "log_abs_u"))
+        with np.errstate(over="ignore", invalid="ignore"):
+            stable = lr * alpha * c**2 <= 2
+            gone = (c * p) ** 2 + alpha * (c * np.exp(log_u)) ** 2 <= NEGLIGIBLE * (beta - c * b) ** 2
+            gone &= c * (c + b) > 0  # the onset time is stated for layers that agree in sign
+        came_below = np.logical_or.accumulate(stable)  # a start beyond the edge falls below it first
+        crossed = np.flatnonzero(came_below & ~stable & np.isfinite(c))
+        ends = np.flatnonzero(came_below & gone & stable)
+        edge = bool(crossed.size) and (not ends.size or crossed[0] < ends[0])
+        if edge or ends.size or tried == most or not np.isfinite(c[-1]):
+            break
+        tried = min(2 * tried, most)  # in doubling stretches, so that little beyond the layer is ever computed
+    kept = int(np.flatnonzero(np.isfinite(c))[-1])
+    n = int(crossed[0]) - 1 if edge else int(ends[0]) if ends.size else kept
+    end = ReducedState(float(c[n]), float(b[n]), float(p[n]))
+    return _Layer(end, float(log_u[n]), n, bool(ends.size) and not edge, edge)
 
 
 def forecast_descent(
@@ -58,7 +77,7 @@ def forecast_descent(
     r"""Forecast onset and spike from the initial state (approximated: c follows the flow, error O(η)).
 
     The initial layer, in which u and $b_\perp$ still act on c, is iterated exactly until both are below 1e-4 of the
-    loss or the edge is reached; everything after it is closed form.
+    loss or the edge is reached from below (a start beyond the edge first falls below it); the rest is closed form.
 
     Args:
         state: Start, floats.
@@ -66,16 +85,22 @@ def forecast_descent(
         alpha: Opposing variance α.
         lr: Step size η.
         horizon: Most steps to look ahead.
+    Returns:
+        The steps, and whether the assumption of the closed form held.
     Raises:
         ValueError: If a parameter is out of range.
     """
     beta, alpha, lr = (float(positive(n, v)) for n, v in (("beta", beta), ("alpha", alpha), ("lr", lr)))
-    layer, log_u, n0, ended = _layer(state, beta, alpha, lr, min(horizon, 20_000))
-    time = float(onset_time(layer.c, layer.b_par, beta, alpha, lr))
+    layer = _layer(state, beta, alpha, lr, min(horizon, 20_000))
+    n0, log_u, start = layer.steps, layer.log_u, layer.state
+    if not (lr * alpha * start.c**2 <= 2 and start.c * (start.c + start.b_par) > 0):
+        # never below the edge, or the layers never agreed within the horizon: no onset from below to forecast
+        return DescentForecast(None, None, n0, False)
+    time = lr if layer.edge else float(onset_time(start.c, start.b_par, beta, alpha, lr))
     if not np.isfinite(time):
-        return DescentForecast(None, None, n0, ended)
+        return DescentForecast(None, None, n0, layer.ended)
     onset = n0 + int(np.ceil(time / lr))
-    predict = predict_flow(layer.c, layer.b_par, beta)
+    predict = predict_flow(start.c, start.b_par, beta)
     spike = None
     chunk = max(4096, 2 * (onset - n0))
     done = 0
@@ -92,4 +117,4 @@ def forecast_descent(
             spike = n0 + done + int(hit[0])
         log_u = float(sums[-1])
         done += chunk
-    return DescentForecast(onset, spike if spike is not None and spike <= horizon else None, n0, ended)
+    return DescentForecast(onset, spike if spike is not None and spike <= horizon else None, n0, layer.ended)

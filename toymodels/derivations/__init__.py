@@ -1,6 +1,6 @@
 """The registry of derivations: every result of the theory, with the steps that prove it.
 
-Each module of this package defines ``ROWS``, a tuple of :class:`~toymodels.derivations.registry.Derivation`.
+Each module named in ``MODULES`` defines ``ROWS``, a tuple of :class:`~toymodels.derivations.registry.Derivation`.
 """
 
 import importlib

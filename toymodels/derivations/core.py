@@ -1,11 +1,10 @@
 """The model of the paper: reduction, flow, sharpness, thresholds, and the gradient-descent map."""
 
-from functools import cache
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
+from toymodels.derivations import oracles
 from toymodels.derivations.registry import Check, Derivation, Step
 from toymodels.symbolic import two_layer
 
@@ -89,81 +88,6 @@ def _gd_residual() -> sp.Matrix:
     return (two_layer().gd_map(LR) - stated).expand()
 
 
-@cache
-def _starts() -> tuple[tuple[float, float], ...]:
-    return ((1.0, 0.1), (0.3, -0.1), (0.5, 1.2), (0.05, 0.4), (0.7, 0.7))  # K > 0, > 0, < 0, < 0, = 0
-
-
-def _flow_error() -> tuple[float, float]:
-    from toymodels.flow import predict_flow
-    from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
-
-    t, worst = np.linspace(0, 12, 40), 0.0
-    for c0, b0 in _starts():
-        exact, solved = predict_flow(c0, b0, 1.3)(t), simulate_flow(ReducedState(c0, b0), 1.3, 50.0, t, rtol=1e-12)
-        worst = max(worst, np.abs(exact.c - solved[0]).max(), np.abs(exact.b_par - solved[1]).max())
-    return worst, 1e-9
-
-
-def _clock_error() -> tuple[float, float]:
-    from scipy.integrate import quad
-
-    from toymodels.flow import predict_flow
-
-    worst = 0.0
-    for c0, b0 in _starts():
-        predict = predict_flow(c0, b0, 1.3)
-        area = quad(lambda t, f=predict: float(f(t).c) ** 2, 0, 5, epsabs=1e-12, epsrel=1e-12)[0]
-        worst = max(worst, abs(float(predict(5.0).clock) - area))
-    return worst, 1e-10
-
-
-def _decay_error() -> tuple[float, float]:
-    from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
-
-    t = np.linspace(0, 1.5, 2001)
-    y = simulate_flow(ReducedState(0.8, 0.2, 0.6, 0.3), 1.2, 8.0, t, rtol=1e-12)
-    from scipy.integrate import cumulative_simpson
-
-    clock = cumulative_simpson(y[0] ** 2, x=t, initial=0)
-    return float(max(np.abs(y[3] - 0.3 * np.exp(-8 * clock)).max(), np.abs(y[2] - 0.6 * np.exp(-clock)).max())), 1e-9
-
-
-def _onset_error() -> tuple[float, float]:
-    from scipy.optimize import brentq
-
-    from toymodels.flow import onset_time
-    from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
-
-    worst = 0.0
-    for c0, b0 in ((0.6, 0.1), (0.5, -0.1), (0.3, 0.5), (0.7, 0.7)):
-        lr = 2 / (50.0 * 1.1)  # edge at c^2 = 1.1
-
-        def above(t: float, start: tuple[float, float] = (c0, b0)) -> float:
-            return float(simulate_flow(ReducedState(*start), 1.3, 50.0, [0.0, t], rtol=1e-12)[0, -1] ** 2 - 1.1)
-
-        root: Any = brentq(above, 1e-3, 12.0, xtol=1e-13)
-        worst = max(worst, abs(float(onset_time(c0, b0, 1.3, 50.0, lr)) - float(root)))
-    return worst, 1e-9
-
-
-def _sharpness_error() -> tuple[float, float]:
-    from toymodels.flow import predict_flow
-    from toymodels.sharpness import solved_sharpness
-
-    worst, hessian = 0.0, sp.lambdify((C, B, P, U, BETA, ALPHA), two_layer().hessian, "numpy")
-    for alpha in (0.2, 5.0, 100.0):
-        path = predict_flow(0.4, 0.1, 1.3)(np.linspace(0, 6, 25))
-        explicit = solved_sharpness(path, 1.3, alpha)
-        for c, b, s in zip(path.c, path.b_par, explicit, strict=True):
-            top = np.linalg.eigvalsh(hessian(c, b, 0.0, 0.0, 1.3, alpha))[-1]
-            worst = max(worst, abs(float(top - s)) / abs(float(top)))
-    return worst, 1e-12
-
-
 ON_SOLVED = ("u = 0 and b_perp = 0 in the equations of c and b_par", "gradient flow")
 ROWS = (
     Derivation(
@@ -174,6 +98,7 @@ ROWS = (
         "all parameters",
         "proved",
         (Step("mean over the opposing feature's sign", _reduction_residual),),
+        (Check("relative, against the loss of the vector form summed over examples", oracles.loss_error),),
         numeric="toymodels.model:TwoLayerLinear",
     ),
     Derivation(
@@ -184,6 +109,7 @@ ROWS = (
         "all parameters",
         "proved",
         (Step("dK/dt = 0 along the flow", lambda: two_layer().along_flow(C**2 - B**2 - P**2 - U**2)),),
+        (Check("drift along the full flow solved to rtol 1e-12", oracles.invariant_error),),
         numeric="toymodels.simulate:simulate_flow",
     ),
     Derivation(
@@ -197,7 +123,7 @@ ROWS = (
             Step("du/dt = -alpha c^2 u", lambda: two_layer().flow[3] + ALPHA * C**2 * U),
             Step("db_perp/dt = -c^2 b_perp", lambda: two_layer().flow[2] + C**2 * P),
         ),
-        (Check("full flow solved to rtol 1e-12, clock by Simpson's rule", _decay_error),),
+        (Check("full flow solved to rtol 1e-12, clock by Simpson's rule", oracles.decay_error),),
         numeric="toymodels.flow:predict_flow",
     ),
     Derivation(
@@ -222,7 +148,7 @@ ROWS = (
                 ),
             ),
         ),
-        (Check("closed form against LSODA, rtol 1e-12, K of both signs and 0", _flow_error),),
+        (Check("closed form against LSODA, rtol 1e-12, K of both signs and 0", oracles.flow_error),),
         numeric="toymodels.flow:predict_flow",
     ),
     Derivation(
@@ -233,7 +159,7 @@ ROWS = (
         "c0 + b0 != 0",
         "proved",
         (Step("dτ/dt = c^2", _clock_residual),),
-        (Check("against adaptive quadrature of c^2", _clock_error),),
+        (Check("against adaptive quadrature of c^2", oracles.clock_error),),
         numeric="toymodels.flow:predict_flow",
     ),
     Derivation(
@@ -255,6 +181,7 @@ ROWS = (
                 lambda: sp.expand((B**2 + C**2) ** 2 - (C**2 - B**2) ** 2 - 4 * (C * B) ** 2),
             ),
         ),
+        (Check("end of the numerical flow, and dense eigenvalues there, relative", oracles.limit_error),),
         numeric="toymodels.flow:limit_sharpness",
     ),
     Derivation(
@@ -278,7 +205,7 @@ ROWS = (
                 ),
             ),
         ),
-        (Check("against a root of the numerical flow, rtol 1e-12", _onset_error),),
+        (Check("against a root of the numerical flow, rtol 1e-12", oracles.onset_error),),
         numeric="toymodels.flow:onset_time",
     ),
     Derivation(
@@ -290,6 +217,12 @@ ROWS = (
         "lambda not equal to c^2 or alpha c^2",
         "proved",
         (Step("characteristic polynomial = product of the diagonal times the secular function", _secular_residual),),
+        (
+            Check(
+                "largest root against dense eigenvalues of the generated Hessian, share of its norm",
+                oracles.secular_error,
+            ),
+        ),
         numeric="toymodels.sharpness:arrow_sharpness",
     ),
     Derivation(
@@ -301,7 +234,7 @@ ROWS = (
         "all parameters",
         "proved",
         (Step("the characteristic polynomial factors", _decoupled_residual),),
-        (Check("relative, against dense eigenvalues of the derived Hessian", _sharpness_error),),
+        (Check("relative, against dense eigenvalues of the derived Hessian", oracles.sharpness_error),),
         numeric="toymodels.sharpness:solved_sharpness",
     ),
     Derivation(
@@ -313,6 +246,7 @@ ROWS = (
         "all parameters",
         "proved",
         (Step("θ - η∇L in the form of the simulator", _gd_residual),),
+        (Check("one update of the compiled loop against the generated map, relative", oracles.kernel_error),),
         numeric="toymodels.simulate:simulate_gd",
     ),
 )
