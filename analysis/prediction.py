@@ -13,7 +13,6 @@ state it was made from.
 
 import datetime
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.files import write_atomic
 from analysis.groups import find_opposing_groups
 from analysis.oscillation import onset_step
 from analysis.projection import ExampleLosses, edge_coefficients, project_losses
@@ -193,12 +193,7 @@ def write_forecast(path: Path, forecast: dict[str, Any]) -> None:
     if path.exists():
         raise ValueError(f"a forecast is never overwritten, but {path} exists; forecast from another step")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as f:
-        json.dump(forecast, f, indent=1, allow_nan=False)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
+    write_atomic(path, (json.dumps(forecast, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_forecast(path: Path) -> dict[str, Any]:

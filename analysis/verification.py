@@ -109,6 +109,11 @@ def _score_spike(forecast: dict[str, Any], record: Mapping[str, np.ndarray], spi
     made, out = forecast["made_at_step"], forecast["spike"]
     peak = None if spike is None else spike.peak
     growth = out["growth"]
+    steps, error = len(record["loss"]), relative_error(out["peak_step"], peak, origin=made)
+    outcome: int | str | None = peak
+    if peak is None and out["peak_step"] is not None and steps > 2 * out["peak_step"] - made:
+        # twice the lead has passed: the forecast spike did not come
+        outcome, error = f"none by step {steps - 1}", float("inf")
     measured = None
     if growth is not None and growth["stop"] < len(record["loss"]):
         measured = growth_rate(record["oscillation"], growth["start"], growth["stop"])
@@ -127,8 +132,8 @@ def _score_spike(forecast: dict[str, Any], record: Mapping[str, np.ndarray], spi
         Score(
             f"first spike's step (at onset, step {made}); error as share of the lead",
             out["peak_step"],
-            peak,
-            relative_error(out["peak_step"], peak, origin=made),
+            outcome,
+            error,
             "lower",
             BARS["onset"]["spike"],
             out["baseline"]["name"],

@@ -3,36 +3,17 @@
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from analysis.files import fsync_path, write_atomic
 
 __all__ = ["RunError", "exclusive_lock", "fsync_path", "read_json", "write_atomic", "write_json"]
 
 
 class RunError(ValueError):
     """A run directory that cannot be used as asked; the message says what to do."""
-
-
-def fsync_path(path: Path) -> None:
-    """Force a file's or a folder's content to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace ``path`` in one step: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-    fsync_path(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

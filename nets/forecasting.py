@@ -98,7 +98,8 @@ def forecast_run(run: Run) -> tuple[Path, dict[str, Any]]:
             run.register_forecast(path)
         return path, forecast
     revision = git_revision()
-    forecast = make_forecast(point, "" if revision is None else str(revision["commit"]))
+    version = "" if revision is None else revision["commit"] + ("+modified" if revision["modified"] else "")
+    forecast = make_forecast(point, version)
     run.snapshot()
     write_forecast(path, forecast)
     run.register_forecast(path)

@@ -155,11 +155,13 @@ class Run:
     @property
     def problem(self) -> Problem:
         """The data, the network and the loss, as the run computes them."""
-        return self._get_problem()
+        if self._problem is None:
+            self._problem = Problem(self.config, self.dataset)
+        return self._problem
 
     def parameters(self) -> nn.Sequential:
         """A new module that holds the current parameters θ_n."""
-        return self._get_problem().module_at(self._state.parameters)
+        return self.problem.module_at(self._state.parameters)
 
     def eigenvector(self) -> Tensor:
         """Top Hessian eigenvector last computed, unit norm, shape (P,), in the order of the parameters.
@@ -197,7 +199,7 @@ class Run:
             RunError: If there is no snapshot of that step.
         """
         parameters, _ = ckpt.load_weights(self.directory / "snapshots" / f"step_{step:06d}.safetensors")
-        return self._get_problem().module_at(parameters)
+        return self.problem.module_at(parameters)
 
     def register_forecast(self, path: Path | str) -> dict:
         """Note a forecast file's hash while the run still stands at the step it was made at.
@@ -250,7 +252,7 @@ class Run:
         return self.status
 
     def _loop(self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None) -> None:
-        problem, state, steps = self._get_problem(), self._state, self.config.steps
+        problem, state, steps = self.problem, self._state, self.config.steps
         last = min(until, steps) if isinstance(until, int) else steps
         if max_steps is not None:
             last = min(last, state.rows + max_steps)
@@ -296,11 +298,6 @@ class Run:
                 f"config.json must be the one the run was created with ({kept[:12]}), got {given[:12]}; "
                 "restore it or create a new run"
             )
-
-    def _get_problem(self) -> Problem:
-        if self._problem is None:
-            self._problem = Problem(self.config, self.dataset)
-        return self._problem
 
 
 @contextlib.contextmanager

@@ -69,6 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"opposing {name}: {message}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if debug:
+            raise
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"opposing {name}: failed: {message} (--debug shows where)", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -135,6 +135,19 @@ def test_verify_needs_a_longer_record_and_leaves_the_unseen_unscored():
     assert example_window(little, onset) is None
 
 
+def test_a_forecast_spike_that_does_not_come_fails():
+    losses, thetas, record, _ = toy_run(steps=140)
+    onset = int(np.argmax(record["sharpness"] >= 20.0))
+    forecast = make_forecast(point_at(onset, losses, thetas, record))
+    lead = forecast["spike"]["peak_step"] - onset
+    calm = {k: v[: onset + 2 * lead + 1] for k, v in record.items()}
+    calm["oscillation"] = np.full_like(calm["oscillation"], 1e-12)
+    spike = verify_forecast(forecast, calm)[-1]
+    assert (spike.verdict, spike.outcome) == ("fails", f"none by step {onset + 2 * lead}")
+    early = {k: v[: onset + 2 * lead] for k, v in calm.items()}
+    assert verify_forecast(forecast, early)[-1].verdict == "not run"
+
+
 def test_a_point_must_not_hold_the_future():
     losses, thetas, record, _ = toy_run(steps=60)
     with pytest.raises(ValueError, match="no later one"):
