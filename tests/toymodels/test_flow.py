@@ -159,12 +159,10 @@ def test_sharpness_against_the_derived_hessian(c, b, p, u, beta, alpha):
     [
         (lambda: predict_flow(1, 0, -1), "beta must be positive, got -1; pass beta > 0"),
         (lambda: predict_flow(np.nan, 0, 1), "c0 must be finite"),
-        (lambda: predict_flow(1, -1, 1), "c0 \\+ b0 must not be 0"),
         (lambda: onset_time(1, 0, 1, 10, 0), "lr must be positive, got 0"),
         (lambda: predict_flow(1, 0, 1)(1.0).decayed(0.1, 0.1, -2), "alpha must be positive, got -2"),
         (lambda: solved_sharpness(ReducedState(1, 0), 1, np.nan), "alpha must be finite"),
         (lambda: arrow_sharpness(ReducedState(1, 0), 0, 1), "beta must be positive, got 0"),
-        (lambda: onset_time(1, -2, 1, 10, 0.1), "must have one sign"),
     ],
 )
 def test_bad_input_is_named(call, message):
