@@ -19,6 +19,10 @@ _HOME = {
     "DescentForecast": "forecast",
     "NOTATION": "notation",
     "critical_sharpness": "thresholds",
+    "critical_sgd_lr": "noise",
+    "mean_square_factor": "noise",
+    "sgd_group_losses": "noise",
+    "sgd_variance": "noise",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
