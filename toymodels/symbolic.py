@@ -5,10 +5,11 @@ Nothing below is transcribed: a model is its weights and its loss; sympy differe
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import sympy as sp
 
-__all__ = ["SymbolicModel", "deep_linear", "several_signals", "two_layer"]
+__all__ = ["SymbolicModel", "deep_linear", "quadratic", "several_signals", "two_layer"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class SymbolicModel:
         weights: Trained variables θ, in the order used by every array that belongs to the model.
         parameters: Fixed constants of the loss.
         loss: $L(\theta)$, up to an additive constant.
+        drift: Optional override of the drift in :meth:`load_and_drift`.
     """
 
     weights: tuple[sp.Symbol, ...]
     parameters: tuple[sp.Symbol, ...]
     loss: sp.Expr
+    drift: sp.Expr | None = None
 
     @cached_property
     def gradient(self) -> sp.Matrix:
@@ -39,6 +42,57 @@ class SymbolicModel:
     def flow(self) -> sp.Matrix:
         r"""Right-hand side of gradient flow, $\dot\theta = -\nabla L$."""
         return -self.gradient
+
+    def fix(self, **values: float) -> "SymbolicModel":
+        """The model with some parameters set to numbers, e.g. a target of 0 that makes a direction opposing.
+
+        Raises:
+            ValueError: If a name is not a parameter.
+        """
+        names = {p.name: p for p in self.parameters}
+        for name in values:
+            if name not in names:
+                raise ValueError(f"parameter must be one of {', '.join(names)}; got {name!r}")
+        known: Any = {names[name]: sp.nsimplify(value) for name, value in values.items()}
+        left = tuple(p for p in self.parameters if p not in known)
+        drift = None if self.drift is None else self.drift.subs(known)
+        return SymbolicModel(self.weights, left, self.loss.subs(known), drift)
+
+    @cached_property
+    def even_weights(self) -> tuple[sp.Symbol, ...]:
+        r"""Weights x with $L(-x) = L(x)$: their gradient is x times a function of $x^2$, so they decay and grow by
+        factors. These are the directions that oscillate across a valley, and that underflow in plain floating point."""
+        return tuple(w for w in self.weights if sp.expand(self.loss.subs(w, -w) - self.loss) == 0)
+
+    def curvature(self, weight: sp.Symbol) -> sp.Expr:
+        r"""$\lambda = \partial_x L / x$ of an even weight x: gradient descent takes x to $(1 - \eta\lambda)\,x$.
+
+        At x = 0 it is the Hessian's diagonal entry.
+
+        Raises:
+            ValueError: If the loss is not even in ``weight``.
+        """
+        if weight not in self.even_weights:
+            names = ", ".join(w.name for w in self.even_weights) or "none"
+            raise ValueError(f"weight must be one in which the loss is even ({names}), got {weight}")
+        return sp.factor_terms(sp.cancel(sp.diff(self.loss, weight) / weight))
+
+    def load_and_drift(self, weight: sp.Symbol) -> tuple[sp.Expr, sp.Expr]:
+        r"""How hard the oscillation of an even weight x pulls its own curvature down, and what drives that up.
+
+        $$\text{load} = \nabla\lambda\cdot(\nabla L - \nabla L|_{x=0}),\qquad
+          \text{drift} = -\nabla\lambda\cdot\nabla L|_{x=0}$$
+
+        with λ taken at x = 0: along gradient flow $\dot\lambda = \text{drift} - \text{load}$. A spike begins
+        where the load is a few per cent of the drift.
+        """
+        at_rest = self.curvature(weight).subs(weight, 0)
+        slope = sp.Matrix([at_rest]).jacobian(sp.Matrix(self.weights))
+        sleeping = self.gradient.subs(weight, 0)
+        load = (slope * (self.gradient - sleeping))[0, 0]
+        drift = -(slope * sleeping)[0, 0] if self.drift is None else self.drift
+        factored: Any = sp.factor(load), sp.factor_terms(sp.sympify(drift))
+        return factored
 
     def gd_map(self, lr: sp.Expr) -> sp.Matrix:
         r"""One step of gradient descent, $\theta \mapsto \theta - \eta \nabla L$."""
@@ -63,7 +117,16 @@ def two_layer() -> SymbolicModel:
     c, b_par, b_perp, u = sp.symbols("c b_par b_perp u", real=True)
     beta, alpha = sp.symbols("beta alpha", positive=True)
     loss = ((beta - c * b_par) ** 2 + c**2 * b_perp**2 + alpha * c**2 * u**2) / 2
-    return SymbolicModel((c, b_par, b_perp, u), (beta, alpha), loss)
+    # the drift of alpha c^2 through the signal alone, alpha u^2 against D = b_par r / c in the literature's form
+    drift = 2 * alpha * c * b_par * (beta - c * b_par)
+    return SymbolicModel((c, b_par, b_perp, u), (beta, alpha), loss, drift)
+
+
+@cache
+def quadratic() -> SymbolicModel:
+    r"""$L = \tfrac12\lambda x^2$ with weight ``x`` and parameter ``curvature``: the local picture of a threshold."""
+    x, curvature = sp.Symbol("x", real=True), sp.Symbol("curvature", positive=True)
+    return SymbolicModel((x,), (curvature,), curvature * x**2 / 2)
 
 
 @cache

@@ -48,6 +48,7 @@ def run(command: SimulateCommand) -> int:
 
     from opposing.progress import stdout
     from toymodels import ReducedState, forecast_descent, simulate_gd
+    from toymodels.simulate import status_names
 
     if command.out is not None and command.out.exists():
         raise ValueError(f"out must be new, but {command.out} exists; choose another name")
@@ -79,14 +80,10 @@ def run(command: SimulateCommand) -> int:
             pair(forecast.spike_step, int(one.spike_step)),
             str(int(one.peak_step)) if int(one.peak_step) >= 0 else "–",
             f"{float(one.log_abs_u.min()):.1f}",
-            str(one.status.values),
+            str(status_names(one)),
         )
     stdout.print(table)
     if command.out is not None:
-        from toymodels.descent import STATUS
-
-        # zarr has no stable type for text: the status is stored by its code
-        codes = ("run", [STATUS.index(s) for s in data.status.values], {"codes": list(STATUS)})
-        data.assign(status=codes).to_zarr(command.out, mode="w-", consolidated=False)
+        data.to_zarr(command.out, mode="w-", consolidated=False)
         print(f"written to {command.out}")
     return 0
