@@ -320,8 +320,10 @@ def peak_log_u(log_u0: ArrayLike, s0: ArrayLike, drift: ArrayLike, alpha: ArrayL
     $e^{-\ell}$ underflows for ordinary delays: $v - \log v = \ell$ is solved by Newton's method from the upper bound
     $v < 1 + \sqrt{2x} + x$, $x = \ell - 1$, from which it decreases monotonically.
 
-    Limits: D constant and the steps of a spike taken as continuous. At s well above 2 a spike lasts a few steps and D
-    moves; expect |u| to tens of percent, not better. Iterate the map where more is needed.
+    Limits: D constant and the steps of a spike taken as continuous. D moves over the delay, and at s well above 2 a
+    spike lasts a few steps: measured on simulated descent (s of 2.2 to 3.4 where the spike begins), |u| came out 1.1
+    to 7 times too large from the values at onset, and 0.4 to 0.85 of the peak from those where the spike begins.
+    Iterate the map where more is needed.
 
     Args:
         log_u0: log|u| at a point of the orbit, shape (...); a logarithm because u itself underflows.

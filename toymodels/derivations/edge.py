@@ -344,7 +344,7 @@ ROWS = (
         "Peak of the first spike",
         r"\alpha u_{\max}^2=-D\,W_{-1}\big(-e^{-\ell}\big),\quad \ell=v_0-\log v_0+\frac{G(s_0)}{\eta D},\; v=\frac{\alpha u^2}D",
         NEAR_ONSET,
-        "s0 > 1; the reduced system is met exactly, |u| of gradient descent only to tens of percent",
+        "s0 > 1; exact for the reduced system; |u| of gradient descent only within a factor of about 2, from where the spike begins",
         "proved",
         (Step("the first integral in v, and the equation of W", _peak_residuals),),
         (Check("ODE solve of the reduced system, error of log|u|", _peak_error),),
