@@ -10,17 +10,19 @@ where numba keeps its compiled form.
 
 import hashlib
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from toymodels.codegen import Program
 
-__all__ = ["BLOCK", "RESULTS", "TILE", "cuda_source", "load", "numba_source"]
+__all__ = ["BLOCK", "RESULTS", "TILE", "cuda_source", "load", "numba_source", "run_tiles"]
 
 TILE = 64  # lanes in a tile
 BLOCK = 8  # steps between renormalisations: 1 - s is 0 or at least 2^-53, so a mantissa cannot underflow in a block
@@ -122,9 +124,9 @@ HIGH, LOW = 2.0**256, 2.0**-256
 '''
 
 _CPU = """
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def run(state, constants, result, out, steps, stride, keep, floor):
-    for tile in numba.prange(state.shape[1] // {tile}):
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def tiles(first, last, state, constants, result, out, steps, stride, keep, floor):
+    for tile in range(first, last):
         S = np.empty(({n_rows}, {tile}))
         lo = tile * {tile}
         for j in range({tile}):
@@ -194,13 +196,29 @@ def run(state, constants, result, out, steps, stride, keep, floor):
                 result[{n_results} + {n_var} + {n_groups} + i, lo + j] = shrink[i, j]
 """
 
+
+def run_tiles(kernel: Callable[..., None], lanes: int, *arguments: Any, threads: int | None = None) -> None:
+    """Run a CPU kernel over all its tiles, on ``threads`` threads (default: all cores); it releases the GIL."""
+    tiles = lanes // TILE
+    workers = max(1, min(threads or os.cpu_count() or 1, tiles))
+    if workers == 1:
+        kernel(0, tiles, *arguments)
+        return
+    parts = min(tiles, 8 * workers)  # more parts than threads: runs end at different steps
+    cuts = [tiles * i // parts for i in range(parts + 1)]
+    kernel(0, 0, *arguments)  # compiles once, before the threads ask for it
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(kernel, a, b, *arguments) for a, b in itertools.pairwise(cuts)]:
+            done.result()
+
+
 #: below, onset, begin, peak, peak_size, peak_exponent, last, alive, previous, rest
 _START = (0.0, -1.0, -1.0, -1.0, float("nan"), 0.0, 0.0, 1.0, float("inf"), 0.0)
 _START_TEXT = "(0.0, -1.0, -1.0, -1.0, math.nan, 0.0, 0.0, 1.0, math.inf, 0.0)"
 
 
 def numba_source(program: Program, *, events: bool = True, floor: bool = False) -> str:
-    """Source of the CPU kernel ``run(state, constants, result, out, steps, stride, keep, floor)``.
+    """Source of the CPU kernel ``tiles(first, last, state, constants, result, out, steps, stride, keep, floor)``.
 
     Arrays are (rows, lanes), lanes a multiple of ``TILE``; ``result`` has the rows of ``RESULTS``, then the final
     variables, exponents, and for runs that stopped moving the factor of each mantissa over the last ``BLOCK`` steps.
@@ -272,7 +290,7 @@ def run(state, constants, result, out, steps, stride, keep, floor):
 
 
 def cuda_source(program: Program, *, events: bool = True, floor: bool = False) -> str:
-    """Source of the CUDA kernel with the same arguments and lines; one thread a lane, everything in registers."""
+    """Source of the CUDA kernel ``run`` with the same arguments (without the tiles) and lines; one thread a lane, everything in registers."""
     _, before, step = _kernel_parts(program, events, floor)
     before = before or _SURVIVAL.format(size=program.size, blown=BLOWN).splitlines()
     n_var, n_groups = len(program.variables), len(program.groups)
@@ -322,7 +340,7 @@ def _folder() -> Path:
 
 @lru_cache(maxsize=64)
 def load(source: str) -> Callable[..., Any]:
-    """The function ``run`` of generated source, compiled on its first call and cached on disk by numba."""
+    """The kernel of generated source, compiled on its first call and cached on disk by numba."""
     name = "opposing_kernel_" + hashlib.sha256(source.encode()).hexdigest()[:16]
     path = _folder() / f"{name}.py"
     if not path.exists() or path.read_text() != source:
@@ -335,4 +353,4 @@ def load(source: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    return module.run
+    return module.run if hasattr(module, "run") else module.tiles

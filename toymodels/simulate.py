@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from toymodels.batch import Batch, make_batch, named_inputs, resolve_model
 from toymodels.codegen import Program, generate
 from toymodels.flow_solve import flow_dataset, simulate_flow
-from toymodels.kernels import BLOCK, RESULTS, TILE, cuda_source, load, numba_source
+from toymodels.kernels import BLOCK, RESULTS, TILE, cuda_source, load, numba_source, run_tiles
 from toymodels.model import ReducedState, TwoLayerLinear
 from toymodels.optimizers import GD, Optimizer, make_optimizer
 from toymodels.symbolic import SymbolicModel, two_layer
@@ -110,7 +110,8 @@ def simulate(
 
 def _kernel(program: Program, floor: bool, device: str) -> Callable[..., None]:
     if device == "cpu":
-        return load(numba_source(program, floor=floor))
+        tiles = load(numba_source(program, floor=floor))
+        return lambda state, *rest: run_tiles(tiles, state.shape[1], state, *rest)
     from numba import cuda
 
     if not cuda.is_available():
