@@ -34,7 +34,7 @@ class DescentPath:
         residual: $r = \|\beta\| - c b_\parallel$, to relative accuracy at any magnitude.
         stability: $s = \eta\alpha c^2$.
         change: Largest relative change of s up to each step between the last two orders: an estimate of the error
-            of the order before the last, hence a cautious one of the last.
+            of the order before the last, hence a cautious one of the last; ``inf`` for order 0.
     """
 
     c: np.ndarray
@@ -83,7 +83,7 @@ def descent_path(
         steps: Last step; at most ``most_steps`` of them.
         log_u: $\log|u|$ at the start.
         residual: $\|\beta\| - c b_\parallel$ at the start if it is known better than that difference.
-        order: How often the path is put back, ≥ 1.
+        order: How often the path is put back, ≥ 0; 0 is the flow itself, without u and without its drift.
     """
     c0, b0, p0 = (float(v) for v in (state.c, state.b_par, state.b_perp))
     n = np.arange(steps + 1)

@@ -1,22 +1,27 @@
-r"""Onset and spike of gradient descent, forecast from the initial state without simulating the run.
+r"""Onset, spike and first peak of gradient descent, forecast from the initial state without simulating the run.
 
-The closed form of the flow gives $c(t)$, hence $s_n = \eta\alpha c(\eta n)^2$. Onset is the first $s_n > 2$. Before
-it |u| has shrunk by $\prod|1 - s_n|$; the spike begins only when $\sum\log|1 - s_n|$ has climbed back (delayed
-bifurcation, entry–exit) so far that $\alpha u^2$ reaches 5 % of $D = b_\parallel r/c$.
+The path of c is the exact flow corrected to second order in the step (``toymodels.descent_path``), hence
+$s_n = \eta\alpha c_n^2$. Onset is the first $s_n > 2$. Before it |u| has shrunk by $\prod|1 - s_n|$; the spike begins
+only when $\sum\log|1 - s_n|$ has climbed back (delayed bifurcation, entry–exit) so far that $\alpha u^2$ reaches 5 %
+of $D = b_\parallel r/c$. From there to the first peak of |u| the exact map is iterated: the reduced map of the spike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from toymodels.flow import onset_time, predict_flow
+from toymodels.descent_path import DescentPath, descent_path, most_steps
+from toymodels.flow import onset_time
 from toymodels.model import ReducedState
 from toymodels.simulate import SPIKE_SHARE, simulate_gd
 from toymodels.validation import positive
 
 __all__ = ["DescentForecast", "forecast_descent"]
 
-NEGLIGIBLE = 1e-4  # share of the loss below which u and b_perp count as gone
+LARGEST_CHANGE = 0.01  # of s between orders one and two, up to the spike; above, the expansion is not trusted
+RESOLVED = 1e-13  # least residual / beta that float64 keeps to a part in a thousand; below, D of a run is rounding
+WEAK = 0.1  # u^2 / (c^2 (2 - s)), the share of c that u still takes, below which a thrown start is taken over
+LONGEST = 2**17  # steps of one array
 
 
 @dataclass(frozen=True)
@@ -26,58 +31,108 @@ class DescentForecast:
     Args:
         onset_step: First step above the edge after one below it; None if it is never reached.
         spike_step: First step at which the oscillation is a share of 5 % of the drift; None if not within the horizon.
-        layer_steps: Steps of the initial layer that were iterated exactly, until u and b_perp were negligible.
-        layer_ended: Whether that layer ended before the edge. If not, the onset was iterated, not forecast, and
-            the closed form that the spike rests on neglects a b_perp or u that still acts.
+        peak_step: Step of the first peak of |u| after that; None if not within the horizon.
+        peak_log_u: log|u| there; NaN if there is none.
+        thrown_steps: Steps iterated at the start because it lies beyond the edge; 0 for a start below it.
+        change: Largest relative change of s between the last two orders of the expansion, up to the spike.
+        closed_form: Whether onset and spike come from the closed form alone, its change is at most 1 %, and the drift
+            at the spike is above rounding (else float64 runs reach the 5 % by chance).
     """
 
     onset_step: int | None
     spike_step: int | None
-    layer_steps: int
-    layer_ended: bool
+    peak_step: int | None
+    peak_log_u: float
+    thrown_steps: int
+    change: float
+    closed_form: bool
+
+
+NOTHING = DescentForecast(None, None, None, float("nan"), 0, 0.0, False)
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The last step iterated: state, log|u|, number, whether u and b_perp are gone, whether s > 2 comes next."""
+class _Start:
+    """Where the closed form sets in: state, log|u|, step number, and whether the next step is beyond the edge."""
 
     state: ReducedState
     log_u: float
-    steps: int
-    ended: bool
+    step: int
     edge: bool
 
 
-def _layer(state: ReducedState, beta: float, alpha: float, lr: float, most: int) -> _Layer:
-    """Iterate the exact map until u and b_perp are negligible, the edge is met from below, or ``most`` steps."""
-    tried = min(64, most)
+def _thrown(state: ReducedState, beta: float, alpha: float, lr: float, horizon: int) -> _Start | None:
+    """Iterate the exact map from beyond the edge until c is below it and u is weak, or the edge is met anew."""
+    tried = min(64, horizon)
     while True:
         data = simulate_gd(state, beta, alpha, lr, tried).isel(run=0)
         c, b, p, log_u = (data[name].values for name in ("c", "b_par", "b_perp", "log_abs_u"))
-        with np.errstate(over="ignore", invalid="ignore"):
-            stable = lr * alpha * c**2 <= 2
-            gone = (c * p) ** 2 + alpha * (c * np.exp(log_u)) ** 2 <= NEGLIGIBLE * (beta - c * b) ** 2
-            gone &= c * (c + b) > 0  # the onset time is stated for layers that agree in sign
-        came_below = np.logical_or.accumulate(stable)  # a start beyond the edge falls below it first
-        crossed = np.flatnonzero(came_below & ~stable & np.isfinite(c))
-        ends = np.flatnonzero(came_below & gone & stable)
-        edge = bool(crossed.size) and (not ends.size or crossed[0] < ends[0])
-        if edge or ends.size or tried == most or not np.isfinite(c[-1]):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            s = lr * alpha * c**2
+            came_below = np.logical_or.accumulate(s <= 2)
+            weak = np.flatnonzero((s < 2) & (np.exp(2 * log_u) <= WEAK * c**2 * (2 - s)))
+            crossed = np.flatnonzero(came_below & (s > 2) & np.isfinite(c))
+        edge = bool(crossed.size) and (not weak.size or crossed[0] < weak[0])
+        if edge or weak.size:
+            n = int(crossed[0]) - 1 if edge else int(weak[0])
+            return _Start(ReducedState(float(c[n]), float(b[n]), float(p[n])), float(log_u[n]), n, edge)
+        if tried == horizon or not np.isfinite(c[-1]):
+            return None
+        tried = min(2 * tried, horizon)
+
+
+def _begin(path: DescentPath, alpha: float, since: int | None) -> tuple[int | None, int | None]:
+    """Onset and spike on a stretch of the path; ``since`` is the onset if it came before."""
+    onset = since
+    if onset is None:
+        above = np.flatnonzero(path.stability > 2)
+        if not above.size:
+            return None, None
+        onset = int(above[0])
+    n = np.arange(max(onset, 0), len(path.c))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drift = path.b_par[n] * path.residual[n] / path.c[n]
+        # not above 0: the comparison alpha u^2 >= 0.05 D holds at once, as in the simulator
+        log_drift = np.where(drift > 0, np.log(SPIKE_SHARE * np.abs(drift) / alpha), -np.inf)
+        hit = np.flatnonzero((2 * path.log_u[n] >= log_drift) & (path.c[n] != 0) & np.isfinite(path.log_u[n]))
+    return onset, (int(n[hit[0]]) if hit.size else None)
+
+
+def _peak(
+    state: ReducedState, log_u: float, beta: float, alpha: float, lr: float, most: int
+) -> tuple[int | None, float]:
+    """Steps until |u| first falls, by the exact map, and log|u| before that."""
+    c, b, p, u2 = float(state.c), float(state.b_par), float(state.b_perp), float(np.exp(2 * log_u))
+    for n in range(most):
+        s, r = lr * alpha * c * c, beta - c * b
+        if s < 2:
+            return n, float(np.log(u2)) / 2 if u2 > 0 else -np.inf
+        c, b, p, u2 = (
+            c + lr * (b * r - c * p * p - alpha * c * u2),
+            b + lr * c * r,
+            (1 - lr * c * c) * p,
+            (1 - s) ** 2 * u2,
+        )
+        if not (abs(c) < 1e50 and u2 < 1e100):
             break
-        tried = min(2 * tried, most)  # in doubling stretches, so that little beyond the layer is ever computed
-    kept = int(np.flatnonzero(np.isfinite(c))[-1])
-    n = int(crossed[0]) - 1 if edge else int(ends[0]) if ends.size else kept
-    end = ReducedState(float(c[n]), float(b[n]), float(p[n]))
-    return _Layer(end, float(log_u[n]), n, bool(ends.size) and not edge, edge)
+    return None, float("nan")
+
+
+def _length(state: ReducedState, beta: float, alpha: float, lr: float) -> int:
+    """Steps of the first stretch: four times the flow's time to the edge, or what it takes to come to rest."""
+    time = float(onset_time(state.c, state.b_par, beta, alpha, lr, state.b_perp))
+    most = min(most_steps(state, beta, lr), LONGEST)
+    return most if not np.isfinite(time) else min(most, max(64, int(4 * time / lr)))
 
 
 def forecast_descent(
     state: ReducedState, beta: float, alpha: float, lr: float, *, horizon: int = 100_000
 ) -> DescentForecast:
-    r"""Forecast onset and spike from the initial state (approximated: c follows the flow, error O(η)).
+    r"""Forecast onset, spike and first peak from the initial state (approximated: error of c of order $\eta^3$).
 
-    The initial layer, in which u and $b_\perp$ still act on c, is iterated exactly until both are below 1e-4 of the
-    loss or the edge is reached from below (a start beyond the edge first falls below it); the rest is closed form.
+    Domain: a start below the edge, $\eta\alpha c_0^2 \le 2$, with any $b_\perp$ and a u that takes a small share of c.
+    Outside, ``closed_form`` is False: a start beyond the edge is first thrown below it, and those steps are iterated
+    with the exact map; a coarse step or a large u shows as a ``change`` above 1 %.
 
     Args:
         state: Start, floats.
@@ -86,35 +141,46 @@ def forecast_descent(
         lr: Step size η.
         horizon: Most steps to look ahead.
     Returns:
-        The steps, and whether the assumption of the closed form held.
+        The steps, the height of the peak, and whether the closed form held.
     Raises:
         ValueError: If a parameter is out of range.
     """
     beta, alpha, lr = (float(positive(n, v)) for n, v in (("beta", beta), ("alpha", alpha), ("lr", lr)))
-    layer = _layer(state, beta, alpha, lr, min(horizon, 20_000))
-    n0, log_u, start = layer.steps, layer.log_u, layer.state
-    if not (lr * alpha * start.c**2 <= 2 and start.c * (start.c + start.b_par) > 0):
-        # never below the edge, or the layers never agreed within the horizon: no onset from below to forecast
-        return DescentForecast(None, None, n0, False)
-    time = lr if layer.edge else float(onset_time(start.c, start.b_par, beta, alpha, lr))
-    if not np.isfinite(time):
-        return DescentForecast(None, None, n0, layer.ended)
-    onset = n0 + int(np.ceil(time / lr))
-    predict = predict_flow(start.c, start.b_par, beta)
-    spike = None
-    chunk = max(4096, 2 * (onset - n0))
-    done = 0
-    while spike is None and n0 + done < horizon:
-        steps = np.arange(done, done + chunk)
-        path = predict(lr * steps)
-        drift = path.b_par * (beta - path.c * path.b_par) / path.c
-        with np.errstate(divide="ignore"):
-            logs = np.log(np.abs(1 - lr * alpha * path.c**2))
-            sums = log_u + np.concatenate([[0.0], np.cumsum(logs)])
-            reached = np.log(alpha) + 2 * sums[:-1] >= np.log(SPIKE_SHARE) + np.log(np.maximum(drift, 1e-300))
-        hit = np.flatnonzero(reached & (n0 + steps >= onset))
-        if hit.size:
-            spike = n0 + done + int(hit[0])
-        log_u = float(sums[-1])
-        done += chunk
-    return DescentForecast(onset, spike if spike is not None and spike <= horizon else None, n0, layer.ended)
+    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
+        raise ValueError(f"horizon must be an integer >= 1, got {horizon!r}; pass the most steps to look ahead")
+    c, b, p, u = (float(v) for v in state.as_array())
+    start = _Start(ReducedState(c, b, p), float(np.log(abs(u))) if u else -np.inf, 0, False)
+    if lr * alpha * c**2 > 2:
+        thrown = _thrown(state, beta, alpha, lr, min(horizon, 20_000))
+        if thrown is None:
+            return replace(NOTHING, thrown_steps=min(horizon, 20_000))
+        start = thrown
+    return _from_below(start, beta, alpha, lr, horizon)
+
+
+def _from_below(start: _Start, beta: float, alpha: float, lr: float, horizon: int) -> DescentForecast:
+    at, log_u, residual, done = start.state, start.log_u, None, start.step
+    onset = done + 1 if start.edge else None
+    steps, change = _length(at, beta, alpha, lr), 0.0
+    while done < horizon:
+        steps = min(steps, horizon - done, most_steps(at, beta, lr), LONGEST)
+        path = descent_path(at, beta, alpha, lr, steps, log_u=log_u, residual=residual)
+        found, spike = _begin(path, alpha, None if onset is None else onset - done)
+        onset = None if found is None else done + found
+        change = max(change, float(path.change[spike if spike is not None else -1]))
+        trusted = start.step == 0 and change <= LARGEST_CHANGE
+        told = DescentForecast(onset, None, None, float("nan"), start.step, change, trusted)
+        if spike is not None and np.isfinite(change):
+            state, log_at, r = path.at(spike)
+            told = replace(told, closed_form=trusted and r > RESOLVED * beta)
+            more, height = _peak(state, log_at, beta, alpha, lr, horizon - done - spike)
+            peak = None if more is None else done + spike + more
+            return replace(told, spike_step=done + spike, peak_step=peak, peak_log_u=height)
+        if not np.isfinite(change):
+            return told
+        at_rest = abs(path.residual[-1]) + abs(path.c[-1] * path.b_perp[-1]) < 1e-12 * beta
+        if onset is None and at_rest:
+            return told
+        at, log_u, residual = path.at(steps)
+        done, steps = done + steps, 2 * steps
+    return told if done else NOTHING
