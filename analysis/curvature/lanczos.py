@@ -6,15 +6,15 @@ start may be the eigenvector of an earlier step, to which a small random part is
 eigenvector orthogonal to the start cannot stay hidden.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["EigenPair", "flat_hvp", "flatten", "top_eigenpair", "unflatten"]
+from .vectors import Matvec
 
-Matvec = Callable[[Tensor], Tensor]
+__all__ = ["EigenPair", "top_eigenpair"]
+
 ADMIXTURE = 0.1  # norm of the random part of the start, relative to the given part
 
 
@@ -36,42 +36,6 @@ class EigenPair:
     residual: float
     converged: bool
     products: int
-
-
-def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenate tensors into one vector of shape (P,)."""
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Cut a vector of shape (P,) into tensors shaped as ``like``.
-
-    Raises:
-        ValueError: If the lengths differ.
-    """
-    total = sum(t.numel() for t in like)
-    if vector.numel() != total:
-        raise ValueError(f"vector must have {total} entries, got {vector.numel()}; pass one for these tensors")
-    parts = torch.split(vector, [t.numel() for t in like])
-    return [part.view_as(t) for part, t in zip(parts, like, strict=True)]
-
-
-def flat_hvp(grads: Sequence[Tensor], params: Sequence[Tensor]) -> Matvec:
-    r"""Hessian-vector product $v \mapsto Hv$ by double backward on the graph kept with ``grads``.
-
-    Args:
-        grads: Gradients of the loss, made with ``create_graph=True``; one tensor per parameter.
-        params: The parameters, in the same order.
-    Returns:
-        A function of a flat vector of shape (P,).
-    """
-    flat = flatten(grads)
-
-    def matvec(vector: Tensor) -> Tensor:
-        product = torch.autograd.grad(flat, params, grad_outputs=vector, retain_graph=True, materialize_grads=True)
-        return flatten(product)
-
-    return matvec
 
 
 def top_eigenpair(
