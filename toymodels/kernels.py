@@ -290,7 +290,7 @@ def run(state, constants, result, out, steps, stride, keep, floor):
 
 
 def cuda_source(program: Program, *, events: bool = True, floor: bool = False) -> str:
-    """Source of the CUDA kernel ``run`` with the same arguments (without the tiles) and lines; one thread a lane, everything in registers."""
+    """Source of the CUDA kernel ``run``: same arguments but the tiles, same lines; one thread a lane, in registers."""
     _, before, step = _kernel_parts(program, events, floor)
     before = before or _SURVIVAL.format(size=program.size, blown=BLOWN).splitlines()
     n_var, n_groups = len(program.variables), len(program.groups)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -34,7 +35,7 @@ RULES = [
 ]
 
 
-def by_autograd(rule, steps):
+def by_autograd(rule: Any, steps: int) -> np.ndarray:
     """The same training by torch: autograd of the loss, torch.optim where it has the rule."""
     w = torch.tensor([0.8, 0.2, 0.4, 0.1], dtype=torch.float64, requires_grad=True)
 
@@ -48,26 +49,27 @@ def by_autograd(rule, steps):
             return torch.autograd.grad(loss(v), v)[0]
 
     made = {
-        GD: lambda: torch.optim.SGD([w], LR, weight_decay=float(getattr(rule, "weight_decay", 0))),
+        GD: lambda: torch.optim.SGD([w], LR, weight_decay=float(rule.weight_decay)),
         HeavyBall: lambda: torch.optim.SGD([w], LR, momentum=rule.momentum),
         EMAMomentum: lambda: torch.optim.SGD([w], LR, momentum=rule.beta1, dampening=rule.beta1),
         Adam: lambda: torch.optim.Adam([w], LR, (rule.beta1, rule.beta2), rule.eps),
     }
     path = [w.detach().clone()]
-    optimizer = made[type(rule)]() if type(rule) in made else None
+    kind: Any = type(rule)
+    optimizer = made[kind]() if kind in made else None
     m = torch.zeros(4, dtype=torch.float64)
     for n in range(steps):
         if optimizer is not None:
             w.grad = gradient(w)
-            if n == 0 and type(rule) is EMAMomentum:
+            if n == 0 and kind is EMAMomentum:
                 w.grad = w.grad * (1 - rule.beta1)  # torch does not dampen the first step
             optimizer.step()
         else:
             with torch.no_grad():
-                if type(rule) is Nesterov:
+                if kind is Nesterov:
                     m = rule.momentum * m - LR * gradient(w + rule.momentum * m)
                     w += m
-                elif type(rule) is SAM:
+                elif kind is SAM:
                     w -= LR * gradient(w + rule.rho * gradient(w))
                 else:
                     g = gradient(w)
