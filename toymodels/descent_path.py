@@ -8,7 +8,8 @@ with $\kappa_n = K_n - (\alpha - 1)u_n^2$ and $K_{n+1} - K_n = \eta^2(g_c^2 - g_
 gradient: Euler's method on the linear system of the exact flow, with a step $h_n$ and an invariant that drift at order
 $\eta$. Frozen at $\kappa = K_0$ its modes grow by $1 + h_n\lambda_\pm$; the drift enters by Duhamel's sum. Where a
 coefficient needs the path, the path of one order less is put in; order 0 is the flow. All identities are re-proved
-in ``toymodels.derivations.descent_flow``.
+in ``toymodels.derivations.descent_flow``. An order costs a dozen cumulative sums over the steps: no step waits for
+the one before, but the work grows with their number as a simulation's does.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class DescentPath:
         log_u: $\log|u|$, by $\log|u_n| = \log|u_0| + \sum_{m<n}\log|1 - s_m|$.
         residual: $r = \|\beta\| - c b_\parallel$, to relative accuracy at any magnitude.
         stability: $s = \eta\alpha c^2$.
+        lower_order: s of the order before the last.
         change: Largest relative change of s up to each step between the last two orders: an estimate of the error
             of the order before the last, hence a cautious one of the last; ``inf`` for order 0.
     """
@@ -43,6 +45,7 @@ class DescentPath:
     log_u: np.ndarray
     residual: np.ndarray
     stability: np.ndarray
+    lower_order: np.ndarray
     change: np.ndarray
 
     def at(self, n: int) -> tuple[ReducedState, float, float]:
@@ -98,11 +101,13 @@ def descent_path(
         flow = predict_flow(c0, b0, beta, p0)(lr * n)
         c, b, p, root = flow.c, flow.b_par, flow.b_perp * np.ones(steps + 1), np.exp(flow.clock)
         r, s = beta - c * b, lr * alpha * c**2
-        change = np.full(steps + 1, np.inf)
+        before, change = s, np.full(steps + 1, np.inf)
         for _ in range(order):
             u2 = np.exp(np.minimum(2 * (log_u + _sums(np.log(np.abs(1 - s)))), 700.0))
-            grows = np.maximum.accumulate(s) > 2
-            u2 = np.where(grows, np.minimum(u2, SHARE * np.abs(b * r / c) / alpha), u2)
+            most = SHARE * np.abs(b * r / c) / alpha
+            # once it had died down and the edge is passed: a spike of this order may begin before that of the next
+            grows = (np.maximum.accumulate(s) > 2) & np.logical_or.accumulate(u2 < most)
+            u2 = np.where(grows, np.minimum(u2, most), u2)
             drift = b * r - c * p**2 - alpha * c * u2
             gained = drift**2 - (c * r) ** 2 - c**4 * p**2 - (alpha * c**2) ** 2 * u2
             extra = _sums(lr**2 * gained) - (alpha - 1) * u2  # kappa_n - K_0
@@ -122,4 +127,4 @@ def descent_path(
             before, s = s, lr * alpha * c**2
             change = np.maximum.accumulate(np.abs(s / before - 1))
         logs = log_u + _sums(np.log(np.abs(1 - s)))
-    return DescentPath(c, b, p, logs, r, s, np.where(np.isnan(change), np.inf, change))
+    return DescentPath(c, b, p, logs, r, s, before, np.where(np.isnan(change), np.inf, change))

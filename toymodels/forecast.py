@@ -16,9 +16,10 @@ from toymodels.model import ReducedState
 from toymodels.simulate import SPIKE_SHARE, simulate_gd
 from toymodels.validation import positive
 
-__all__ = ["DescentForecast", "forecast_descent"]
+__all__ = ["DescentForecast", "forecast_descent", "onset_and_spike"]
 
 LARGEST_CHANGE = 0.01  # of s between orders one and two, up to the spike; above, the expansion is not trusted
+LARGEST_SHIFT = 0.05  # of the onset between orders one and two, as a share of the steps to it
 RESOLVED = 1e-13  # least residual / beta that float64 keeps to a part in a thousand; below, D of a run is rounding
 WEAK = 0.1  # u^2 / (c^2 (2 - s)), the share of c that u still takes, below which a thrown start is taken over
 LONGEST = 2**17  # steps of one array
@@ -35,8 +36,9 @@ class DescentForecast:
         peak_log_u: log|u| there; NaN if there is none.
         thrown_steps: Steps iterated at the start because it lies beyond the edge; 0 for a start below it.
         change: Largest relative change of s between the last two orders of the expansion, up to the spike.
-        closed_form: Whether onset and spike come from the closed form alone, its change is at most 1 %, and the drift
-            at the spike is above rounding (else float64 runs reach the 5 % by chance).
+        closed_form: Whether onset and spike come from the closed form alone, its change is at most 1 %, the onset moved
+            by at most 5 % between the last two orders, u had died down before it, and the drift at the spike is
+            above rounding (else float64 runs reach the 5 % by chance).
     """
 
     onset_step: int | None
@@ -81,8 +83,8 @@ def _thrown(state: ReducedState, beta: float, alpha: float, lr: float, horizon: 
         tried = min(2 * tried, horizon)
 
 
-def _begin(path: DescentPath, alpha: float, since: int | None) -> tuple[int | None, int | None]:
-    """Onset and spike on a stretch of the path; ``since`` is the onset if it came before."""
+def onset_and_spike(path: DescentPath, alpha: float, since: int | None) -> tuple[int | None, int | None]:
+    """Onset and spike on a stretch of a path, counted from its start; ``since`` is the onset if it came before."""
     onset = since
     if onset is None:
         above = np.flatnonzero(path.stability > 2)
@@ -126,9 +128,9 @@ def _length(state: ReducedState, beta: float, alpha: float, lr: float) -> int:
 
 
 def forecast_descent(
-    state: ReducedState, beta: float, alpha: float, lr: float, *, horizon: int = 100_000
+    state: ReducedState, beta: float, alpha: float, lr: float, *, horizon: int = 100_000, order: int = 2
 ) -> DescentForecast:
-    r"""Forecast onset, spike and first peak from the initial state (approximated: error of c of order $\eta^3$).
+    r"""Forecast onset, spike and first peak from the initial state (approximated: error of c of order $\eta^{k+1}$).
 
     Domain: a start below the edge, $\eta\alpha c_0^2 \le 2$, with any $b_\perp$ and a u that takes a small share of c.
     Outside, ``closed_form`` is False: a start beyond the edge is first thrown below it, and those steps are iterated
@@ -140,6 +142,7 @@ def forecast_descent(
         alpha: Opposing variance α.
         lr: Step size η.
         horizon: Most steps to look ahead.
+        order: Order k ≥ 1 of the expansion around the flow.
     Returns:
         The steps, the height of the peak, and whether the closed form held.
     Raises:
@@ -148,6 +151,8 @@ def forecast_descent(
     beta, alpha, lr = (float(positive(n, v)) for n, v in (("beta", beta), ("alpha", alpha), ("lr", lr)))
     if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
         raise ValueError(f"horizon must be an integer >= 1, got {horizon!r}; pass the most steps to look ahead")
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        raise ValueError(f"order must be an integer >= 1, got {order!r}; pass 2")
     c, b, p, u = (float(v) for v in state.as_array())
     start = _Start(ReducedState(c, b, p), float(np.log(abs(u))) if u else -np.inf, 0, False)
     if lr * alpha * c**2 > 2:
@@ -155,24 +160,28 @@ def forecast_descent(
         if thrown is None:
             return replace(NOTHING, thrown_steps=min(horizon, 20_000))
         start = thrown
-    return _from_below(start, beta, alpha, lr, horizon)
+    return _from_below(start, beta, alpha, lr, horizon, order)
 
 
-def _from_below(start: _Start, beta: float, alpha: float, lr: float, horizon: int) -> DescentForecast:
+def _from_below(start: _Start, beta: float, alpha: float, lr: float, horizon: int, order: int) -> DescentForecast:
     at, log_u, residual, done = start.state, start.log_u, None, start.step
     onset = done + 1 if start.edge else None
-    steps, change = _length(at, beta, alpha, lr), 0.0
+    steps, change, steady = _length(at, beta, alpha, lr), 0.0, start.step == 0
     while done < horizon:
         steps = min(steps, horizon - done, most_steps(at, beta, lr), LONGEST)
-        path = descent_path(at, beta, alpha, lr, steps, log_u=log_u, residual=residual)
-        found, spike = _begin(path, alpha, None if onset is None else onset - done)
+        path = descent_path(at, beta, alpha, lr, steps, log_u=log_u, residual=residual, order=order)
+        known = onset is not None
+        found, spike = onset_and_spike(path, alpha, None if onset is None else onset - done)
         onset = None if found is None else done + found
+        if onset is not None and not known:
+            earlier = np.flatnonzero(path.lower_order > 2)
+            steady &= bool(earlier.size) and abs(done + int(earlier[0]) - onset) <= LARGEST_SHIFT * onset
         change = max(change, float(path.change[spike if spike is not None else -1]))
-        trusted = start.step == 0 and change <= LARGEST_CHANGE
+        trusted = steady and change <= LARGEST_CHANGE
         told = DescentForecast(onset, None, None, float("nan"), start.step, change, trusted)
         if spike is not None and np.isfinite(change):
             state, log_at, r = path.at(spike)
-            told = replace(told, closed_form=trusted and r > RESOLVED * beta)
+            told = replace(told, closed_form=trusted and spike != found and r > RESOLVED * beta)
             more, height = _peak(state, log_at, beta, alpha, lr, horizon - done - spike)
             peak = None if more is None else done + spike + more
             return replace(told, spike_step=done + spike, peak_step=peak, peak_log_u=height)

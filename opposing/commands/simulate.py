@@ -78,7 +78,7 @@ def run(command: SimulateCommand) -> int:
             f"{lr:g}",
             pair(forecast.onset_step, int(one.onset_step)),
             pair(forecast.spike_step, int(one.spike_step)),
-            str(int(one.peak_step)) if int(one.peak_step) >= 0 else "–",
+            pair(forecast.peak_step, int(one.peak_step)),
             f"{float(one.log_abs_u.min()):.1f}",
             str(status_names(one)),
         )
