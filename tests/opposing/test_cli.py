@@ -113,7 +113,7 @@ def test_simulate_writes_a_record_and_never_overwrites(tmp_path, capsys):
 
     out = tmp_path / "toy.zarr"
     assert call("simulate", "--lr", "0.0025", "--steps", "2500", "--out", out) == 0
-    assert "2065 / 2068" in capsys.readouterr().out
+    assert "2068 / 2068" in capsys.readouterr().out
     with xr.open_zarr(out, consolidated=False) as data:
         assert int(data.peak_step[0]) == 2081
         assert data.status.attrs["codes"][int(data.status[0])] == "running"  # the spike is not over at step 2500
