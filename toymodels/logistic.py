@@ -209,7 +209,8 @@ def logistic_period_two(s: ArrayLike, rho: ArrayLike = 0.0) -> PeriodTwo:
     The step is $w \leftarrow w - 2s(\tanh\frac w2 - \rho)$, $s = \eta\alpha c^2/4$. Its ends $\bar w \pm d$ satisfy
     $$\sqrt{1 + \rho^2 s^2 h^2} + \cosh d = s\,h,\quad h = \frac{\sinh d}d,\quad \sinh\bar w = \rho s h,$$
     for ρ = 0: $w = s\tanh\frac w2$, that is $u = \tfrac\eta2\,\partial L/\partial u$. There is exactly one for
-    $s(1-\rho^2) > 2$, none below; for ρ = 0 it attracts at every s > 2.
+    $s(1-\rho^2) > 2$, none below; for ρ = 0 it attracts at every s > 2, else it
+    flips again: its multiplier tends to $1 - 4|\rho|(1-|\rho|)s$.
 
     Args:
         s: $\eta\alpha c^2/4 > 0$, shape (...).
@@ -236,7 +237,7 @@ def logistic_period_two(s: ArrayLike, rho: ArrayLike = 0.0) -> PeriodTwo:
     d = np.where(exists, (low + high) / 2, 0.0)
     h = scaled(d)
     # arsinh(ρ s h): by the logarithm of its argument, which e^d overflows for large d
-    log = np.log(np.where(rho == 0, 1.0, np.abs(rho)) * s * h) + d
+    log = np.log(np.where(rho == 0, 1.0, np.abs(rho))) + np.log(s * h) + d
     middle = np.sign(rho) * np.where(log < 20, np.arcsinh(np.exp(np.minimum(log, 20.0))), log + np.log(2))
     middle = np.where(exists, middle, 2 * np.arctanh(rho))
     ends = middle + d, middle - d

@@ -143,6 +143,17 @@ def test_period_two_closes_and_exists_beyond_the_edge_only(s, rho):
         assert 0 <= orbit.multiplier <= 1
 
 
+def test_orbit_of_a_biased_pair_flips_again():
+    """At large s one end saturates (T = 1) and the other meets T = 2 rho - 1: errors exponentially small in s."""
+    for rho in (0.2, -0.6):
+        assert logistic_period_two(60.0, rho).multiplier == pytest.approx(1 - 240 * abs(rho) * (1 - abs(rho)), rel=1e-9)
+    # and no orbit of period 2 attracts there
+    data, scale = examples(12.0, 0.25, 1.0, 0.3), 1.3 * np.sqrt(12.0 / 0.25)
+    w = scale * descend(1.3, np.full(3, 0.01), data, 4 * 10.0 / (12.0 * 1.3**2), 400)
+    assert abs(logistic_period_two(10.0, 0.3).multiplier) > 1
+    assert np.abs(w[-40:-2] - w[-38:]).max() > 1e-3
+
+
 @pytest.mark.parametrize(("s", "rho"), [(2.05, 0.0), (4.0, 0.0), (2.4, 0.3), (3.0, -0.5)])
 def test_trained_vectors_end_on_the_orbit(s, rho):
     orbit = logistic_period_two(s, rho)

@@ -89,7 +89,7 @@ ROWS = (
         r"\rho=0:\ w=s\tanh\tfrac w2 \iff u=\tfrac\eta2L_u,\quad \text{one orbit for } s>2,\ \text{multiplier}"
         r"\ \big(1-\tfrac{2w}{\sinh w}\big)^2<1;\quad |w_{n+1}|\le\max(|w_n|,2s)",
         FROZEN,
-        "any s for the bound; any rho in (-1, 1) for the orbit, one for s(1-rho^2) > 2, none below; stable at every s for rho = 0 only",
+        "any s for the bound; any rho in (-1, 1) for the orbit, one for s(1-rho^2) > 2, none below; the multiplier is that of rho = 0",
         steps=(
             Step("the generated step sends the orbit to its mirror; slope there", steps.orbit_residual),
             Step(
