@@ -9,7 +9,7 @@ from toymodels.derivations.registry import Check, Derivation, Proof, Step
 
 __all__ = ["Check", "Derivation", "Proof", "Step", "derivation", "registry"]
 
-MODULES = ("core", "thresholds", "exact_flow", "layer", "descent_flow", "noise", "groups", "logistic", "edge", "depth")
+MODULES = ("core", "thresholds", "exact_flow", "layer", "descent_flow", "noise", "groups", "logistic", "edge", "depth", "imbalance")
 
 
 def registry() -> dict[str, Derivation]:
