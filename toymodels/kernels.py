@@ -217,7 +217,7 @@ _START = (0.0, -1.0, -1.0, -1.0, float("nan"), 0.0, 0.0, 1.0, float("inf"), 0.0)
 _START_TEXT = "(0.0, -1.0, -1.0, -1.0, math.nan, 0.0, 0.0, 1.0, math.inf, 0.0)"
 
 
-def numba_source(program: Program, *, events: bool = True, floor: bool = False) -> str:
+def numba_source(program: Program, *, events: bool = True, floor: bool = False, exits: bool = True) -> str:
     """Source of the CPU kernel ``tiles(first, last, state, constants, result, out, steps, stride, keep, floor)``.
 
     Arrays are (rows, lanes), lanes a multiple of ``TILE``; ``result`` has the rows of ``RESULTS``, then the final
@@ -227,6 +227,7 @@ def numba_source(program: Program, *, events: bool = True, floor: bool = False) 
         program: The generated code.
         events: Watch onset, spike and peak; else only divergence.
         floor: Keep the watched weight at or above ``floor`` in magnitude (plain form only).
+        exits: Leave a tile whose runs have all stopped moving; a measurement of speed must not.
     """
     rows, before, step = _kernel_parts(program, events, floor)
     survival = _SURVIVAL.format(size=program.size, blown=BLOWN).splitlines()
@@ -236,7 +237,7 @@ def numba_source(program: Program, *, events: bool = True, floor: bool = False) 
     test = [f"S[{rows.index(v)}, j] == saved[{rows.index(v)}, j]" for v in plain]
     test += [f"abs(S[{rows.index(v)}, j]) <= abs(saved[{rows.index(v)}, j])" for v in carried]
     test += [f"S[{rows.index(g.exponent)}, j] == saved[{rows.index(g.exponent)}, j]" for g in program.groups]
-    still = not program.aux and not program.counts and not floor
+    still = exits and not program.aux and not program.counts and not floor
     shrinks = [
         f"shrink[{i}, j] = abs(S[{rows.index(v)}, j] / saved[{rows.index(v)}, j])" for i, v in enumerate(carried)
     ]
