@@ -1,0 +1,129 @@
+r"""The largest algebraic eigenpairs of a matrix that changes a little from step to step."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .measurement import Eigenpairs, Measurement, Settings
+from .vectors import Matvec
+
+__all__ = ["CurvatureTracker"]
+
+
+class CurvatureTracker:
+    r"""Follows the k largest algebraic eigenpairs, from step to step, with as few products as the error allows.
+
+    Each call carries over the last Ritz vectors and their old products, renews the products that matter,
+    adds residual directions (Lanczos from a cold start, Davidson's method from a warm one) and stops when the
+    estimated error of every wanted value is below ``tol``. Every ``check_every`` calls, the first included, a
+    Lanczos run from a random start in the complement bounds what may have been missed
+    (``certificate``): only values that passed are ``converged``.
+
+    Args:
+        k: Number of pairs wanted.
+        tol: Relative error of the values asked for; independent of P.
+        level: Follow every eigenvalue above this value too, up to ``k_max``; None: exactly k.
+        k_max: Most pairs followed where ``level`` is given.
+        buffer: Ritz vectors carried besides the wanted ones.
+        max_products: Most products per call, the check not counted.
+        max_check: Most products of one check; 0: no checks, and nothing is called converged.
+        check_every: Calls from one check to the next.
+        failure: Probability that one check misses a larger eigenvalue.
+        parity: 1: start from the last call's vectors. 2: from those two calls before, for iterates that jump
+            between the two walls of a valley.
+        capacity: Most basis vectors held (memory: two vectors of shape (P,) each); None: enough for a cold start.
+        seed: Seed of the random starts.
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        *,
+        tol: float = 1e-3,
+        level: float | None = None,
+        k_max: int = 10,
+        buffer: int = 3,
+        max_products: int = 100,
+        max_check: int = 100,
+        check_every: int = 50,
+        failure: float = 1e-6,
+        parity: int = 1,
+        capacity: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        most = k if level is None else max(k, k_max)
+        if capacity is None:
+            capacity = most + buffer + 60
+        self.settings = Settings(k, tol, level, k_max, buffer, max_products, max_check, failure, capacity)
+        if check_every < 1:
+            raise ValueError(f"check_every must be at least 1, got {check_every}; pass e.g. 50")
+        if parity not in (1, 2):
+            raise ValueError(f"parity must be 1 or 2, got {parity}; pass 2 at iterates, 1 at midpoints")
+        self.check_every, self.parity, self.seed = check_every, parity, seed
+        self._spaces: dict[int, tuple[Tensor, Tensor]] = {}
+        self._calls = 0
+        self._last_check: int | None = None
+        self._clear = 0  # how many of the largest pairs passed the last check
+        self._generator: Tensor | None = None
+
+    def measure(self, matvec: Matvec, start: Tensor) -> Eigenpairs:
+        r"""The pairs of the operator as it is now.
+
+        Args:
+            matvec: $v \mapsto Hv$ for vectors of shape (P,).
+            start: Any tensor of shape (P,) whose type and device the vectors take; used as the first direction
+                of a cold start if it is not zero, with a random part added; ignored afterwards.
+        Raises:
+            ValueError: If P differs from earlier calls.
+        """
+        if start.ndim != 1 or not start.is_floating_point() or start.numel() == 0:
+            raise ValueError(
+                f"start must be a real vector of shape (P,), got {tuple(start.shape)} {start.dtype}; pass zeros(P)"
+            )
+        carried = self._spaces.get(self._calls % self.parity) or next(iter(self._spaces.values()), None)
+        if carried is not None and carried[0].shape[1] != start.numel():
+            raise ValueError(
+                f"start must have {carried[0].shape[1]} entries as before, got {start.numel()}; make a new tracker"
+            )
+        generator = torch.Generator(device=start.device)
+        if self._generator is None:
+            generator.manual_seed(self.seed)
+        else:
+            generator.set_state(self._generator)
+        check = self._last_check is None or self._calls - self._last_check >= self.check_every
+        measurement = Measurement(self.settings, matvec, start, carried, generator)
+        found, finite = measurement.run(check and self.settings.max_check > 0)
+        if not finite:
+            return found  # the carried space stays as it was
+        if found.checked:
+            self._last_check = self._calls
+            self._clear = int(found.converged.long().cumprod(0).sum())
+        self._spaces[self._calls % self.parity] = measurement.carry()
+        self._generator = generator.get_state()
+        self._calls += 1
+        covered = torch.arange(len(found.values)) < self._clear
+        return replace(found, converged=found.converged & covered)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the later results, as tensors and numbers; restores to the same bits."""
+        state: dict[str, Any] = {
+            "calls": self._calls,
+            "last_check": -1 if self._last_check is None else self._last_check,
+            "clear": self._clear,
+            "generator": torch.empty(0, dtype=torch.uint8) if self._generator is None else self._generator.clone(),
+        }
+        for key, (vectors, products) in self._spaces.items():
+            state[f"vectors_{key}"], state[f"products_{key}"] = vectors.clone(), products.clone()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by ``state_dict`` of a tracker with the same settings."""
+        self._calls, self._clear = int(state["calls"]), int(state["clear"])
+        self._last_check = None if int(state["last_check"]) < 0 else int(state["last_check"])
+        self._generator = state["generator"].clone() if state["generator"].numel() else None
+        keys = [int(name.removeprefix("vectors_")) for name in state if name.startswith("vectors_")]
+        self._spaces = {i: (state[f"vectors_{i}"].clone(), state[f"products_{i}"].clone()) for i in keys}
