@@ -160,6 +160,8 @@ def onset_error() -> tuple[float, float]:
             return float(_flow(start, beta, np.array([0.0, t]))[0, -1] ** 2 - level)
 
         found = float(onset_time(start[0], start[1], beta, alpha, 2 / (alpha * level), start[2]))
+        if not above(0.9 * found) < 0 < above(1.1 * found):
+            return np.inf, 1e-9
         root: Any = brentq(above, 0.9 * found, 1.1 * found, xtol=1e-12)
         worst = max(worst, abs(found - float(root)))
     return worst, 1e-9
