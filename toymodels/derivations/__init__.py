@@ -9,7 +9,22 @@ from toymodels.derivations.registry import Check, Derivation, Proof, Step
 
 __all__ = ["Check", "Derivation", "Proof", "Step", "derivation", "registry"]
 
-MODULES = ("core", "thresholds", "exact_flow", "layer", "descent_flow", "noise", "groups", "logistic", "edge", "depth", "imbalance")
+MODULES = (
+    "core",
+    "thresholds",
+    "exact_flow",
+    "layer",
+    "descent_flow",
+    "noise",
+    "groups",
+    "logistic",
+    "edge",
+    "depth",
+    "imbalance",
+    "gd_dynamics",
+    "gd_cycles",
+    "gd_boundary",
+)
 
 
 def registry() -> dict[str, Derivation]:
