@@ -116,7 +116,7 @@ def test_simulate_writes_a_record_and_never_overwrites(tmp_path, capsys):
     assert "2068 / 2068" in capsys.readouterr().out
     with xr.open_zarr(out, consolidated=False) as data:
         assert int(data.peak_step[0]) == 2081
-        assert data.status.attrs["codes"][int(data.status[0])] == "running"  # the spike is not over at step 2500
+        assert data.status.attrs["flag_meanings"].split()[int(data.status[0])] == "running"  # the spike is not over at step 2500
     assert call("simulate", "--lr", "0.0025", "--out", out) == 2
 
 
