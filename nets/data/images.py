@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import TrainConfig
+from nets.config import TrainConfig
 
 __all__ = ["DATA_VARIABLE", "DataError", "Dataset", "cifar10_file", "images", "load_data"]
 
