@@ -1,0 +1,374 @@
+"""Attractors of gradient descent on any symbolic model: orbit diagrams, Lyapunov exponents, periodic orbits.
+
+The map and its Jacobian are generated from the model; nothing here knows a formula. Every function takes its inputs
+as :func:`toymodels.simulate.simulate` does: plain arrays broadcast to one dimension ``run``, DataArrays by name.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import xarray as xr
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+
+from toymodels.batch import Batch, make_batch, named_inputs, resolve_model
+from toymodels.optimizers import GD
+from toymodels.simulate import simulate
+from toymodels.symbolic import SymbolicModel
+
+__all__ = [
+    "balanced_line",
+    "cycle_multipliers",
+    "generated_map",
+    "lyapunov_exponents",
+    "orbit_diagram",
+    "period_doublings",
+    "periodic_orbit",
+]
+
+BLOWN = 1e100  # a weight beyond this is divergence, as in the kernels
+SMALLEST = 1e-300  # even weights restart from at least this magnitude: nothing else feels them below it
+
+
+@lru_cache(maxsize=1)
+def balanced_line() -> SymbolicModel:
+    r"""The two-layer model on its invariant line $c=b_\parallel=x$, $u=b_\perp=0$: $L=\tfrac14(\|\beta\|-x^2)^2$.
+
+    Gradient descent on this L is the two-layer map on that line (proved in ``derivations.gd_dynamics``): the cubic
+    map $x\mapsto x+\eta x(\|\beta\|-x^2)$. L itself is half the two-layer loss there.
+    """
+    x, beta = sp.Symbol("x", real=True), sp.Symbol("beta", positive=True)
+    return SymbolicModel((x,), (beta,), (beta - x**2) ** 2 / 4)
+
+
+@lru_cache(maxsize=64)
+def generated_map(model: SymbolicModel) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    r"""Gradient descent's map and its Jacobian $1-\eta\nabla^2L$ as numpy functions.
+
+    Returns:
+        ``step(w, constants)`` with w of shape (weight, ...) and constants a sequence of the model's parameters, then
+        lr, shape (...) each; and ``jacobian(w, constants)``, shape (..., weight, weight).
+    """
+    lr = sp.Symbol("lr", positive=True)
+    arguments = (*model.weights, *model.parameters, lr)
+    move = sp.lambdify(arguments, list(model.gd_map(lr)), "numpy", cse=True)
+    entries: Any = model.gd_map(lr).jacobian(sp.Matrix(model.weights)).flat()
+    slope = sp.lambdify(arguments, list(entries), "numpy", cse=True)
+    n = len(model.weights)
+
+    def step(w: np.ndarray, constants: Any) -> np.ndarray:
+        return np.stack([np.broadcast_to(v, w.shape[1:]) for v in move(*w, *constants)])
+
+    def jacobian(w: np.ndarray, constants: Any) -> np.ndarray:
+        rows = [np.broadcast_to(v, w.shape[1:]) for v in slope(*w, *constants)]
+        return np.stack(rows, axis=-1).reshape(*w.shape[1:], n, n)
+
+    return step, jacobian
+
+
+def cycle_multipliers(model: SymbolicModel, orbit: ArrayLike, lr: ArrayLike, parameters: Mapping[str, Any]):
+    """Eigenvalues of the product of the map's Jacobians along a periodic orbit.
+
+    Args:
+        model: Symbolic model.
+        orbit: Weights, shape (weight, phase, ...), in the model's order; not checked to be periodic.
+        lr: Step size, broadcasts to (...).
+        parameters: By name, broadcast to (...).
+    Returns:
+        Complex array (weight, ...), by falling modulus; NaN where the orbit is.
+    """
+    w = np.asarray(orbit, float)
+    jacobian = generated_map(model)[1]
+    constants = [np.broadcast_to(parameters[p.name], w.shape[2:]) for p in model.parameters]
+    constants.append(np.broadcast_to(lr, w.shape[2:]))
+    product = np.eye(len(w))
+    for phase in range(w.shape[1]):
+        product = jacobian(w[:, phase], constants) @ product
+    return _sorted_eigenvalues(product)
+
+
+def _sorted_eigenvalues(matrix: np.ndarray) -> np.ndarray:
+    fine = np.asarray(np.isfinite(matrix).all(axis=(-2, -1)))
+    values = np.linalg.eigvals(np.where(fine[..., None, None], matrix, 0.0)).astype(complex)
+    order = np.argsort(-np.abs(values), axis=-1, kind="stable")
+    values = np.take_along_axis(values, order, axis=-1)
+    return np.moveaxis(np.where(fine[..., None], values, np.nan), -1, 0)
+
+
+def _inputs(model, lr, start, parameters) -> tuple[SymbolicModel, Batch, np.ndarray, list[np.ndarray]]:
+    symbolic, start, parameters = resolve_model(model, start, parameters)
+    batch = make_batch(named_inputs(symbolic, GD(), lr, start, parameters))
+    w = np.stack([batch.slice(f"start_{x.name}", 0, batch.size) for x in symbolic.weights])
+    names = (*(p.name for p in symbolic.parameters), "lr")
+    return symbolic, batch, w, [batch.slice(name, 0, batch.size) for name in names]
+
+
+def _count(name: str, value: int, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}; pass {name} >= {least}")
+    return int(value)
+
+
+def periodic_orbit(
+    model: SymbolicModel,
+    period: int,
+    lr: Any,
+    *,
+    start: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    iterations: int = 60,
+) -> xr.Dataset:
+    r"""Periodic orbits of gradient descent by Newton's method on the composed map, with their multipliers (numerical).
+
+    Where the orbits form a continuum (minima of an overparametrised model) the step of least norm is taken.
+
+    Args:
+        model: Symbolic model.
+        period: Length, ≥ 1; an orbit whose least period divides it is found too, see ``prime``.
+        lr: Step size η > 0.
+        start: Guess for the first point, by weight.
+        parameters: Model parameters by name.
+        iterations: Newton steps at most.
+    Returns:
+        Dataset: ``orbit`` (..., phase, weight), ``multipliers`` (..., multiplier) complex by falling modulus,
+        ``residual`` $|F^n(w)-w|_\infty$, ``rounding`` (the residual that rounding alone explains),
+        ``converged`` (residual ≤ rounding) and ``prime`` (whether no shorter period fits).
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    period, iterations = _count("period", period), _count("iterations", iterations)
+    symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
+    step, jacobian = generated_map(symbolic)
+    eye = np.eye(len(w))
+
+    def along(first: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+        points, product, rounding = [first], np.broadcast_to(eye, (batch.size, *eye.shape)), np.zeros(batch.size)
+        for _ in range(period):
+            here = jacobian(points[-1], constants)
+            product = here @ product
+            points.append(step(points[-1], constants))
+            # 16 roundings of the terms of one step, carried on by the Jacobian's norm
+            terms = np.abs(points[-2]).max(0) + np.abs(points[-1] - points[-2]).max(0)
+            rounding = np.linalg.norm(here, 2, axis=(-2, -1)) * rounding + 16 * np.finfo(float).eps * terms
+        return points, product, points.pop() - first, rounding
+
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            _, product, gap, _ = along(w)
+            fine = np.asarray(np.isfinite(product).all((-2, -1)) & np.isfinite(gap).all(0))
+            inverse = np.linalg.pinv(np.where(fine[:, None, None], product, 0.0) - eye, rcond=1e-9)
+            move = (inverse @ np.where(fine, gap, np.nan).T[..., None])[..., 0].T
+            w = w - move
+            if not np.nanmax(np.abs(move), initial=0.0) > 1e-16:
+                break
+        points, product, gap, rounding = along(w)
+        residual = np.abs(gap).max(0)
+        shorter = [d for d in range(1, period) if period % d == 0]
+        # closer to itself after a shorter period than the square root of rounding: that orbit, not this one
+        scale = np.sqrt(np.finfo(float).eps) * (1 + np.abs(w).max(0))
+        prime = np.ones(batch.size, bool)
+        for d in shorter:
+            prime &= np.abs(points[d] - w).max(0) > scale
+    shape = batch.shape
+    data = xr.Dataset(coords=batch.coords)
+    data = data.assign_coords(weight=[x.name for x in symbolic.weights], phase=np.arange(period))
+    orbit = np.stack(points, axis=1)  # weight, phase, run
+    data["orbit"] = ((*batch.dims, "phase", "weight"), orbit.transpose(2, 1, 0).reshape(*shape, period, len(w)))
+    multipliers = _sorted_eigenvalues(product).T.reshape(*shape, len(w))
+    data["multipliers"] = ((*batch.dims, "multiplier"), multipliers)
+    flags = {"residual": residual, "rounding": rounding, "converged": residual <= rounding, "prime": prime}
+    for name, value in flags.items():
+        data[name] = (batch.dims, value.reshape(shape))
+    return data
+
+
+def lyapunov_exponents(
+    model: SymbolicModel,
+    lr: Any,
+    *,
+    start: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    steps: int = 2000,
+    transient: int = 1000,
+    n_exponents: int = 1,
+) -> xr.Dataset:
+    r"""Largest Lyapunov exponents of gradient descent, by its Jacobian with renormalisation (measured).
+
+    The tangent vectors are general: the exponent also sees directions in which the orbit does not move (along a curve
+    of minima it is 0; for u = 0 it includes the growth of a small u).
+
+    Args:
+        model: Symbolic model.
+        lr: Step size η > 0.
+        start: Weights at the start by name.
+        parameters: Model parameters by name.
+        steps: Steps over which the exponents are averaged, ≥ 2.
+        transient: Steps before them, ≥ 0.
+        n_exponents: How many, at most the number of weights.
+    Returns:
+        Dataset: ``exponent`` (..., exponent) in 1/step, −inf through a superstable point, NaN where the run diverged;
+        ``half_difference``, second half's average minus the first's, a measure of what is not averaged out;
+        ``diverged``.
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    steps, transient = _count("steps", steps, 2), _count("transient", transient, 0)
+    symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
+    n = len(w)
+    if not 1 <= _count("n_exponents", n_exponents) <= n:
+        raise ValueError(f"n_exponents must be at most the number of weights, {n}, got {n_exponents}; pass fewer")
+    step, jacobian = generated_map(symbolic)
+    # no axis and no symmetric direction of a model: the square roots of the primes are independent
+    primes = np.sqrt([sp.prime(i + 1) for i in range(n)])
+    frame = np.stack([np.roll(primes, k) for k in range(n_exponents)], axis=-1)
+    frame = np.broadcast_to(np.linalg.qr(frame)[0], (batch.size, n, n_exponents))
+    sums = np.zeros((2, batch.size, n_exponents))
+    with np.errstate(all="ignore"):
+        for i in range(transient + steps):
+            frame = jacobian(w, constants) @ frame
+            size, frame = _renormalise(frame)
+            if i >= transient:
+                sums[int(i - transient >= steps // 2)] += np.log(size)
+            w = step(w, constants)
+        diverged = ~(np.abs(w).max(0) < BLOWN)
+        total = sums.sum(0) / steps
+        halves = sums[1] / (steps - steps // 2) - sums[0] / (steps // 2)
+    data = xr.Dataset(coords=batch.coords)
+    for name, value in (("exponent", total), ("half_difference", halves)):
+        value = np.where(diverged[:, None], np.nan, value)
+        data[name] = ((*batch.dims, "exponent_number"), value.reshape(*batch.shape, n_exponents))
+        data[name].attrs["units"] = "1/step"
+    data["diverged"] = (batch.dims, diverged.reshape(batch.shape))
+    return data
+
+
+def _renormalise(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes (run, k) and the orthonormal frame (run, weight, k); a vector that died stays 0."""
+    if frame.shape[-1] == 1:
+        size = np.sqrt((frame**2).sum(axis=1))
+        return size, frame / np.where(size > 0, size, 1.0)[:, None]
+    fine = np.asarray(np.isfinite(frame).all(axis=(1, 2)))
+    q, r = np.linalg.qr(np.where(fine[:, None, None], frame, 0.0))
+    size = np.abs(np.diagonal(r, axis1=-2, axis2=-1))
+    return np.where(fine[:, None], size, np.nan), q
+
+
+def orbit_diagram(
+    model: SymbolicModel,
+    lr: Any,
+    *,
+    start: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    transient: int = 2000,
+    samples: int = 200,
+) -> xr.Dataset:
+    """Where gradient descent ends up: consecutive points of each run after a transient (simulated).
+
+    Even weights pass below float64's range in the transient and are not lost; the samples start with at least 1e-300
+    of them. Where there is a continuum of attractors the result depends on the start.
+
+    Args:
+        model: Symbolic model.
+        lr: Step size η > 0; a DataArray names the diagram's axis, as may one of ``parameters``.
+        start: Weights at the start by name.
+        parameters: Model parameters by name.
+        transient: Steps made and thrown away, ≥ 1.
+        samples: Steps kept, ≥ 1.
+    Returns:
+        Dataset along ``sample``: each weight and ``loss``, NaN where the run diverged; ``diverged`` per run.
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    transient, samples = _count("transient", transient), _count("samples", samples)
+    symbolic, batch, _, _ = _inputs(model, lr, start, parameters)
+    first = simulate(symbolic, "gd", lr, transient, start=start, parameters=parameters, stride=transient)
+    gone = (first.status == 2).values
+    again: dict[str, Any] = {}
+    for w in symbolic.weights:
+        value = first[f"final_{w.name}"].values
+        if w in symbolic.even_weights:
+            alive = np.isfinite(first[f"final_log_abs_{w.name}"].values) & (np.abs(value) < SMALLEST)
+            value = np.where(alive, np.where(np.signbit(value), -SMALLEST, SMALLEST), value)
+        again[w.name] = xr.DataArray(np.where(gone, 0.0, value), dims=batch.dims)
+    kept = simulate(
+        symbolic,
+        "gd",
+        _named(batch, "lr"),
+        samples,
+        start=again,
+        parameters={p.name: _named(batch, p.name) for p in symbolic.parameters},
+    )
+    data = xr.Dataset(coords=batch.coords)
+    data["diverged"] = (batch.dims, gone | (kept.status == 2).values)
+    for name in (*(w.name for w in symbolic.weights), "loss"):
+        value = np.where(data.diverged.values[..., None], np.nan, kept[name].values[..., 1:])
+        data[name] = ((*batch.dims, "sample"), value)
+    return data
+
+
+def _named(batch: Batch, name: str) -> xr.DataArray:
+    return xr.DataArray(np.reshape(batch.slice(name, 0, batch.size), batch.shape), dims=batch.dims)
+
+
+def period_doublings(count: int) -> dict[str, np.ndarray]:
+    r"""The period-doubling cascade on the balanced line, in $g=\eta\|\beta\|$ (numerical, from the generated map).
+
+    Args:
+        count: How many doublings, 2 to 8: period $1, 2, 4, \dots$ loses stability at ``flip[0], flip[1], ...``.
+    Returns:
+        ``superstable`` (count + 1,): where the critical point has period $2^k$; ``flip`` (count,): where the multiplier
+        of period $2^k$ is −1; ``ratio``: successive differences of ``flip`` over the next, → Feigenbaum's 4.669.
+    Raises:
+        ValueError: If ``count`` is out of range.
+    """
+    count = _count("count", count, 2)
+    if count > 8:
+        raise ValueError(f"count must be at most 8 (float64 resolves no more), got {count}; pass 8")
+    step, jacobian = generated_map(balanced_line())
+
+    def critical(g: float) -> np.ndarray:
+        return np.array([[np.sqrt((1 + g) / 3)]])  # where the slope 1 + g - 3 x^2 is 0, at lr = 1
+
+    def returned(g: float, period: int) -> float:
+        x = first = critical(g)
+        for _ in range(period):
+            x = step(x, [g, 1.0])
+        return float((x - first)[0, 0])
+
+    superstable, gap = [0.5, 3 / np.sqrt(2) - 1], 4.669
+    for k in range(2, count + 1):
+        guess = superstable[-1] + (superstable[-1] - superstable[-2]) / gap
+        reach = 0.3 * (guess - superstable[-1])
+        superstable.append(_root(lambda g, n=2**k: returned(g, n), guess - reach, guess + reach))
+    flips = []
+    for k in range(count):
+        period, here = 2**k, critical(superstable[k])
+        at = superstable[k]
+
+        def multiplier(g: float, period: int = period, here: np.ndarray = here, at: float = at) -> float:
+            x = here
+            for value in np.linspace(at, g, 9)[1:]:  # the cycle, followed from where the critical point lies on it
+                for _ in range(12):
+                    y, slope = x, 1.0
+                    for _ in range(period):
+                        slope *= float(jacobian(y, [value, 1.0])[0, 0, 0])
+                        y = step(y, [value, 1.0])
+                    x = x - (y - x) / (slope - 1)
+            slope, y = 1.0, x
+            for _ in range(period):
+                slope *= float(jacobian(y, [g, 1.0])[0, 0, 0])
+                y = step(y, [g, 1.0])
+            return slope + 1
+
+        flips.append(_root(multiplier, superstable[k], superstable[k + 1]))
+    flip = np.array(flips)
+    steps = np.diff(flip)
+    return {"superstable": np.array(superstable), "flip": flip, "ratio": steps[:-1] / steps[1:]}
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    found: Any = brentq(function, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps)
+    return float(found)
