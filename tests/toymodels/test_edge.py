@@ -95,6 +95,15 @@ def test_without_the_crossing_or_the_end_terms_the_sum_is_missed():
     assert abs(float(got.integral + got.crossing) - want) > 1e4 * float(got.bound)
 
 
+def test_sum_converges_at_order_five_in_lr():
+    """With s(t) fixed the first term left out is f^(5)/30240, lr^5 of it; without a crossing, above rounding."""
+    errors = []
+    for lr in (0.16, 0.08):
+        case = (1.0, 0.1, 1.3, 1.5 / lr, lr, round(3.2 / lr))
+        errors.append(abs(float(summed_growth(*case).value) - direct(*case).sum()))
+    assert errors[0] / errors[1] == pytest.approx(32, rel=0.1)
+
+
 def test_variation_constant_of_the_bound():
     x = np.linspace(0.01, 60, 400_001)
     third = np.cosh(x / 2) / (4 * np.sinh(x / 2) ** 3) - 2 / x**3

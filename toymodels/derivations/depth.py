@@ -129,8 +129,9 @@ def _limit_error() -> tuple[float, float]:
             limit = depth_limit(c0, b0, beta)
             got = np.append(limit.c2, limit.b2)
             worst = max(worst, float(np.abs(got / end[:depth] ** 2 - 1).max()))
-            top = np.linalg.eigvalsh(np.array(hessian(*end, beta, alpha), float))[-1]
-            worst = max(worst, abs(float(depth_limit_sharpness(c0, b0, beta, alpha)) / top - 1))
+            for variance in (alpha, 0.5):  # the opposing direction leads, then the layers
+                top = np.linalg.eigvalsh(np.array(hessian(*end, beta, variance), float))[-1]
+                worst = max(worst, abs(float(depth_limit_sharpness(c0, b0, beta, variance)) / top - 1))
     return worst, 1e-8
 
 
