@@ -12,7 +12,6 @@ import numpy as np
 import sympy as sp
 import xarray as xr
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from toymodels.batch import Batch, make_batch, named_inputs, resolve_model
 from toymodels.optimizers import GD
@@ -21,11 +20,11 @@ from toymodels.symbolic import SymbolicModel
 
 __all__ = [
     "balanced_line",
+    "count_of",
     "cycle_multipliers",
     "generated_map",
     "lyapunov_exponents",
     "orbit_diagram",
-    "period_doublings",
     "periodic_orbit",
 ]
 
@@ -54,7 +53,7 @@ def generated_map(model: SymbolicModel) -> tuple[Callable[..., np.ndarray], Call
     """
     lr = sp.Symbol("lr", positive=True)
     arguments = (*model.weights, *model.parameters, lr)
-    move = sp.lambdify(arguments, list(model.gd_map(lr)), "numpy", cse=True)
+    move = sp.lambdify(arguments, model.gd_map(lr).T.tolist()[0], "numpy", cse=True)
     entries: Any = model.gd_map(lr).jacobian(sp.Matrix(model.weights)).flat()
     slope = sp.lambdify(arguments, list(entries), "numpy", cse=True)
     n = len(model.weights)
@@ -106,7 +105,8 @@ def _inputs(model, lr, start, parameters) -> tuple[SymbolicModel, Batch, np.ndar
     return symbolic, batch, w, [batch.slice(name, 0, batch.size) for name in names]
 
 
-def _count(name: str, value: int, least: int = 1) -> int:
+def count_of(name: str, value: int, least: int = 1) -> int:
+    """``value`` as an integer, at least ``least``; else a ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}; pass {name} >= {least}")
     return int(value)
@@ -139,7 +139,7 @@ def periodic_orbit(
     Raises:
         ValueError: If an argument is out of range.
     """
-    period, iterations = _count("period", period), _count("iterations", iterations)
+    period, iterations = count_of("period", period), count_of("iterations", iterations)
     symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
     step, jacobian = generated_map(symbolic)
     eye = np.eye(len(w))
@@ -215,10 +215,10 @@ def lyapunov_exponents(
     Raises:
         ValueError: If an argument is out of range.
     """
-    steps, transient = _count("steps", steps, 2), _count("transient", transient, 0)
+    steps, transient = count_of("steps", steps, 2), count_of("transient", transient, 0)
     symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
     n = len(w)
-    if not 1 <= _count("n_exponents", n_exponents) <= n:
+    if not 1 <= count_of("n_exponents", n_exponents) <= n:
         raise ValueError(f"n_exponents must be at most the number of weights, {n}, got {n_exponents}; pass fewer")
     step, jacobian = generated_map(symbolic)
     # no axis and no symmetric direction of a model: the square roots of the primes are independent
@@ -282,7 +282,7 @@ def orbit_diagram(
     Raises:
         ValueError: If an argument is out of range.
     """
-    transient, samples = _count("transient", transient), _count("samples", samples)
+    transient, samples = count_of("transient", transient), count_of("samples", samples)
     symbolic, batch, _, _ = _inputs(model, lr, start, parameters)
     first = simulate(symbolic, "gd", lr, transient, start=start, parameters=parameters, stride=transient)
     gone = (first.status == 2).values
@@ -311,64 +311,3 @@ def orbit_diagram(
 
 def _named(batch: Batch, name: str) -> xr.DataArray:
     return xr.DataArray(np.reshape(batch.slice(name, 0, batch.size), batch.shape), dims=batch.dims)
-
-
-def period_doublings(count: int) -> dict[str, np.ndarray]:
-    r"""The period-doubling cascade on the balanced line, in $g=\eta\|\beta\|$ (numerical, from the generated map).
-
-    Args:
-        count: How many doublings, 2 to 8: period $1, 2, 4, \dots$ loses stability at ``flip[0], flip[1], ...``.
-    Returns:
-        ``superstable`` (count + 1,): where the critical point has period $2^k$; ``flip`` (count,): where the multiplier
-        of period $2^k$ is −1; ``ratio``: successive differences of ``flip`` over the next, → Feigenbaum's 4.669.
-    Raises:
-        ValueError: If ``count`` is out of range.
-    """
-    count = _count("count", count, 2)
-    if count > 8:
-        raise ValueError(f"count must be at most 8 (float64 resolves no more), got {count}; pass 8")
-    step, jacobian = generated_map(balanced_line())
-
-    def critical(g: float) -> np.ndarray:
-        return np.array([[np.sqrt((1 + g) / 3)]])  # where the slope 1 + g - 3 x^2 is 0, at lr = 1
-
-    def returned(g: float, period: int) -> float:
-        x = first = critical(g)
-        for _ in range(period):
-            x = step(x, [g, 1.0])
-        return float((x - first)[0, 0])
-
-    superstable, gap = [0.5, 3 / np.sqrt(2) - 1], 4.669
-    for k in range(2, count + 1):
-        guess = superstable[-1] + (superstable[-1] - superstable[-2]) / gap
-        reach = 0.3 * (guess - superstable[-1])
-        superstable.append(_root(lambda g, n=2**k: returned(g, n), guess - reach, guess + reach))
-    flips = []
-    for k in range(count):
-        period, here = 2**k, critical(superstable[k])
-        at = superstable[k]
-
-        def multiplier(g: float, period: int = period, here: np.ndarray = here, at: float = at) -> float:
-            x = here
-            for value in np.linspace(at, g, 9)[1:]:  # the cycle, followed from where the critical point lies on it
-                for _ in range(12):
-                    y, slope = x, 1.0
-                    for _ in range(period):
-                        slope *= float(jacobian(y, [value, 1.0])[0, 0, 0])
-                        y = step(y, [value, 1.0])
-                    x = x - (y - x) / (slope - 1)
-            slope, y = 1.0, x
-            for _ in range(period):
-                slope *= float(jacobian(y, [g, 1.0])[0, 0, 0])
-                y = step(y, [g, 1.0])
-            return slope + 1
-
-        flips.append(_root(multiplier, superstable[k], superstable[k + 1]))
-    flip = np.array(flips)
-    steps = np.diff(flip)
-    return {"superstable": np.array(superstable), "flip": flip, "ratio": steps[:-1] / steps[1:]}
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    found: Any = brentq(function, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps)
-    return float(found)

@@ -24,6 +24,7 @@ MODULES = (
     "gd_dynamics",
     "gd_cycles",
     "gd_boundary",
+    "valley",
 )
 
 
