@@ -77,7 +77,7 @@ def _thrown(state: ReducedState, beta: float, alpha: float, lr: float, horizon: 
         edge = bool(crossed.size) and (not weak.size or crossed[0] < weak[0])
         if edge or weak.size:
             n = int(crossed[0]) - 1 if edge else int(weak[0])
-            return _Start(ReducedState(float(c[n]), float(b[n]), float(p[n])), float(log_u[n]), n, edge)
+            return _Start(ReducedState(float(c[n]), float(b[n]), abs(float(p[n]))), float(log_u[n]), n, edge)
         if tried == horizon or not np.isfinite(c[-1]):
             return None
         tried = min(2 * tried, horizon)

@@ -68,14 +68,16 @@ class _Composite:
             raise ValueError(f"alpha must be > 1, got {self.alpha.min():g}; the layer needs u to die before b_perp")
         self.c0, self.b0, self.p0, self.u0 = state.as_array()
         if not (np.abs(self.c0) > np.abs(self.u0)).all():
-            raise ValueError("c must exceed u in size, got |c| <= |u|; start with a smaller u")
+            gap = (np.abs(self.c0) - np.abs(self.u0)).min()
+            raise ValueError(f"c must exceed u in size, got |c| - |u| = {gap:g}; start with a smaller u")
         self.c_outer = np.sqrt((self.c0 - self.u0) * (self.c0 + self.u0)) * np.sign(self.c0)
         self.x = (self.u0 / self.c_outer) ** 2
         self.shift = -self.held(np.ones(()))
         b1 = self.b0 + self.shift
         square = self.c_outer**2 + self.shift * (self.b0 + b1)
         if (square <= 0).any():
-            raise ValueError("alpha must be large enough for the layer to leave c its sign, got less; raise alpha")
+            bad = np.broadcast_to(self.alpha, square.shape)[square <= 0].min()
+            raise ValueError(f"alpha must be large enough for the layer to leave c its sign, got {bad:g}; raise alpha")
         self.start = ReducedState(np.sqrt(square) * np.sign(self.c0), b1, self.p0)
         self.outer = predict_flow(self.start.c, b1, self.beta, self.p0)
 
@@ -188,18 +190,18 @@ def _bounds(f: _Composite, t: np.ndarray) -> _Bounds:
     negative = np.maximum(slack - (out.b_par * np.sign(f.c0)).min(0), 0.0)  # where a larger |b| makes B' larger
     least = np.minimum((out.c**2).min(0), f.c_outer**2) - 2 * top * slack
     most = np.sqrt((out.c**2).max(0) + 2 * top * slack + f.u0**2)
-    m = np.sqrt(np.where(least > 0, least, np.nan))
-    c, a = np.abs(f.c_outer), 2 * f.alpha - 1
-    steep = 2 * (top * (f.beta / m + top) + f.p0**2)
-    offset = np.abs(f.shift * (2 * f.b0 + f.shift))
-    moved = steep / a**2 + offset / a
-    pull = f.beta * f.x / (8 * f.alpha**2 * c)  # bounds the integral of D
-    clock = out.clock[-1]
-    inner = 3 * f.u0**2 / (4 * m**5) * moved + f.u0**2 / (2 * m**3 * a**2) + top / m**3 * pull
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # no lower bound of c: NaN, which is not sound
+        m = np.sqrt(np.where(least > 0, least, np.nan))
+        c, a = np.abs(f.c_outer), 2 * f.alpha - 1
+        steep = 2 * (top * (f.beta / m + top) + f.p0**2)
+        offset = np.abs(f.shift * (2 * f.b0 + f.shift))
+        moved = steep / a**2 + offset / a
+        pull = f.beta * f.x / (8 * f.alpha**2 * c)  # bounds the integral of D
+        clock = out.clock[-1]
+        inner = 3 * f.u0**2 / (4 * m**5) * moved + f.u0**2 / (2 * m**3 * a**2) + top / m**3 * pull
         error = f.beta * inner * np.exp(f.beta * negative * clock / m**3)
-    in_time = 2 * f.u0**2 / m**6 * moved + 2 * top / m**4 * (pull + error * clock)
-    sound = error <= np.abs(f.shift)
+        in_time = 2 * f.u0**2 / m**6 * moved + 2 * top / m**4 * (pull + error * clock)
+        sound = error <= np.abs(f.shift)
     return _Bounds(np.where(sound, error, np.inf), np.where(sound, in_time, np.inf), m, most, top)
 
 

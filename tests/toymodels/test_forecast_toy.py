@@ -147,6 +147,21 @@ def test_sign_of_u_and_of_both_layers_change_nothing():
 
 
 @pytest.mark.parametrize(
+    "start",
+    [
+        ((-1.0, 1.0, 0.004, 0.0), 0.05, 250.0, 1.03),  # a step beyond 1/c^2: b_perp changes its sign
+        ((0.0, 0.5, 0.0, 0.1), 1.0, 100.0, 0.01),
+        ((0.5, -0.5, 0.0, 0.01), 1.0, 100.0, 0.01),  # the line that ends in the saddle c = 0
+        ((0.5, 0.2, 0.3, 5.0), 1.0, 100.0, 0.03),
+        ((9.0, 0.1, 2.0, 3.0), 0.1, 0.2, 1.9),
+    ],
+)
+def test_odd_starts_are_data_not_errors(start):
+    told = forecast_descent(ReducedState(*start[0]), *start[1:], horizon=2000)
+    assert told.closed_form or told.thrown_steps > 0 or told.change > 0.01 or told.spike_step == told.onset_step
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"lr": 0.0}, "lr must be positive, got 0"),

@@ -115,6 +115,12 @@ def test_least_sharpness():
         assert np.log10(found[2] / found[1]) < -1.5 or start[1] < 0.15
 
 
+def test_no_bound_is_inf_and_never_a_warning():
+    hard = sharpness_minimum(ReducedState(1.0, -1.0, 5.4, 0.0), 0.115, 93.6)  # c all but dies on the way
+    assert np.isfinite(hard.sharpness) or hard.time == np.inf
+    assert np.isinf(layer_error(ReducedState(0.31, 0.5, 0.1, 0.3), 5.0, 10.0, 1.0)).all()
+
+
 def test_leading_order_place_of_the_minimum_and_a_start_beyond_it():
     start = ReducedState(0.8, 0.3, 0.2, 0.2)
     shares = []
