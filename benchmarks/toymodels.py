@@ -94,7 +94,7 @@ def generated(scaled: bool, events: bool) -> Callable[[np.ndarray, np.ndarray, i
 
 def jax_steps() -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
     """jit of lax.scan over steps of a vmapped step, float64."""
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]
 
     jax.config.update("jax_enable_x64", True)
     from functools import partial

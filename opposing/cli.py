@@ -11,6 +11,7 @@ COMMANDS = {
     "reproduce": "derive, simulate, train, forecast, verify and draw, in one run, with a table of claims",
     "derive": "print the closed forms with their proof status, or re-prove them",
     "simulate": "simulate the two-layer model beyond underflow, and compare with the closed form",
+    "phase": "map out where the two-layer model settles, crosses the edge, spikes or diverges",
     "train": "train a network by full-batch gradient descent, recording sharpness and every example's loss",
     "forecast": "forecast the oscillation of a stopped run, before it goes on",
     "verify": "score a run's forecasts against what came after them",

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from paper_figures import experiment, theory
+from paper_figures import experiment, phase_diagram, theory
 from paper_figures.style import figure_style
 
 __all__ = ["FIGURES", "FigureEntry", "draw"]
@@ -40,6 +40,13 @@ _ENTRIES = (
         False,
         theory.compute,
         theory.plot,
+    ),
+    FigureEntry(
+        "phase_diagram",
+        "over step size and opposing variance: where descent settles, crosses the edge, spikes or diverges",
+        False,
+        phase_diagram.compute,
+        phase_diagram.plot,
     ),
     FigureEntry(
         "experiment",

@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from paper_figures import theory
+from paper_figures import phase_diagram, theory
 from paper_figures.registry import FIGURES, draw
 from paper_figures.style import figure_style
+from toymodels.phase_config import PhaseConfig
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,22 @@ def test_theory_figure_is_drawn_inside_its_page(data):
             assert box is not None
             assert box.x0 >= page.x0 - 1
             assert box.x1 <= page.x1 + 1
+        plt.close(figure)
+
+
+def test_phase_diagram_shows_all_it_speaks_of():
+    data = phase_diagram.compute(PhaseConfig(lrs=120, alphas=90))
+    assert set(np.unique(data["code"])) >= {0, 2, 3, 4}
+    # the claim of the title: at a fixed step size in units of 1/alpha the spike comes later for a stronger feature
+    column = data["spike"][:, np.searchsorted(data["lr_alpha"], 2.5)]
+    column = column[np.isfinite(column)]
+    assert column[-1] > 5 * column[len(column) // 2] > 5 * column[0]
+    with figure_style():
+        figure = phase_diagram.plot(data)
+        figure.canvas.draw()
+        box = figure.axes[0].get_tightbbox()
+        assert box is not None
+        assert box.x0 >= -1
         plt.close(figure)
 
 
