@@ -19,13 +19,10 @@ from typing import Any
 
 import numpy as np
 
-# a script's own folder comes first on the path, where this file would hide the package it is named after
-sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent]
-
-from toymodels.codegen import generate  # noqa: E402
-from toymodels.kernels import RESULTS, cuda_source, load, numba_source, run_tiles  # noqa: E402
-from toymodels.optimizers import GD  # noqa: E402
-from toymodels.symbolic import two_layer  # noqa: E402
+from toymodels.codegen import generate
+from toymodels.kernels import RESULTS, cuda_source, load, numba_source, run_tiles
+from toymodels.optimizers import GD
+from toymodels.symbolic import two_layer
 
 RESULT = Path(__file__).parent / "results"
 REPEATS = 7
@@ -197,7 +194,7 @@ def versions() -> dict[str, str]:
 def row(case: str, metric: str, value: float | None, unit: str, baseline: float | None, device: str) -> dict[str, Any]:
     """One row of the result file."""
     return {
-        "bench": "toymodels",
+        "bench": "toy_speed",
         "case": case,
         "metric": metric,
         "value": value,
@@ -283,7 +280,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
     rows = cpu() if options.device == "cpu" else cuda(options.lanes, options.steps)
-    file = RESULT / ("toymodels.json" if options.device == "cpu" else "toymodels_cuda.json")
+    file = RESULT / ("toy_speed.json" if options.device == "cpu" else "toy_speed_cuda.json")
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
