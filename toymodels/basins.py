@@ -9,7 +9,7 @@ import xarray as xr
 from toymodels.batch import make_batch, named_inputs, resolve_model
 from toymodels.optimizers import GD
 from toymodels.orbits import count_of, generated_map
-from toymodels.simulate import simulate
+from toymodels.simulation import simulate
 from toymodels.symbolic import SymbolicModel
 
 __all__ = ["OUTCOMES", "basin"]

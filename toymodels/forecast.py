@@ -13,7 +13,7 @@ import numpy as np
 from toymodels.descent_path import DescentPath, descent_path, most_steps
 from toymodels.flow import onset_time
 from toymodels.model import ReducedState
-from toymodels.simulate import SPIKE_SHARE, simulate_gd
+from toymodels.simulation import SPIKE_SHARE, simulate_gd
 from toymodels.validation import positive
 
 __all__ = ["DescentForecast", "forecast_descent", "onset_and_spike"]

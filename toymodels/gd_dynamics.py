@@ -21,6 +21,7 @@ __all__ = [
     "catapult_level",
     "flattest_minimum",
     "minimum_multipliers",
+    "mirror_cycle",
     "opposing_cycle",
     "origin_multipliers",
     "stable_arc",
@@ -192,7 +193,7 @@ def balanced_cycle(lr: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> tuple[Tw
 
 
 def opposing_cycle(lr: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> TwoCycle:
-    r"""The only two-cycle in which the opposing weight u takes part (derived).
+    r"""The only two-cycle with c of one sign in which the opposing weight u takes part (derived).
 
     With $P = 1/(c_0c_1)$, the one root of $\dfrac{\|\beta\|^2P^3}{\alpha-1} + P = \eta\alpha$:
 
@@ -232,6 +233,36 @@ def opposing_cycle(lr: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> TwoCycle
     c = np.stack([1 / first, 1 / second])
     b = np.stack([(beta - r0) * first, (beta - r1) * second])
     return TwoCycle(c, b, np.where(np.isnan(c), np.nan, 0.0), np.stack([u0, -((second / first) ** 2) * u0]))
+
+
+def mirror_cycle(lr: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> TwoCycle:
+    r"""The two-cycle with u in which every weight changes sign (derived).
+
+    $$\eta\alpha c^2 = 2,\qquad b_\parallel = -\frac{\|\beta\|}{(\alpha-1)c},\qquad
+      \alpha u^2 = \frac2\eta - \frac{\eta\alpha^2\|\beta\|^2}{2(\alpha-1)^2}$$
+
+    It exists for $\eta\|\beta\| < 2|\alpha-1|/\alpha$, α ≠ 1. At β → 0 it lies on the boundary of divergence,
+    $\eta\alpha(c^2+u^2)=4$ (:func:`catapult_level`).
+
+    Args:
+        lr: Step size η > 0.
+        beta: $\|\beta\|$ > 0.
+        alpha: Opposing variance α > 0.
+    Returns:
+        The cycle with c, u > 0 at its first phase; NaN where there is none.
+    Raises:
+        ValueError: If an argument is not positive.
+    """
+    eta, beta, alpha = _broadcast(lr=positive("lr", lr), beta=positive("beta", beta), alpha=positive("alpha", alpha))
+    excess = alpha - 1
+    there = eta * beta * alpha < 2 * np.abs(excess)
+    eta, beta, alpha, excess = (np.where(there, v, np.nan) for v in (eta, beta, alpha, excess))
+    c = np.sqrt(2 / (eta * alpha))
+    share = eta * beta * alpha / (2 * excess)
+    u = np.sqrt(2 / (eta * alpha) * (1 - share) * (1 + share))
+    b = -beta / (excess * c)
+    nothing = np.where(np.isnan(c), np.nan, 0.0)
+    return TwoCycle(*(np.stack([w, -w]) for w in (c, b, nothing, u)))
 
 
 def boundary_level(c: ArrayLike, b_par: ArrayLike, b_perp: ArrayLike, lr: ArrayLike, beta: ArrayLike) -> np.ndarray:

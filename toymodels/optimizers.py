@@ -322,6 +322,8 @@ def make_optimizer(optimizer: "str | Optimizer") -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
+    if optimizer == "sgd":
+        raise ValueError("optimizer 'sgd' needs examples, not a reduced model; use toymodels.network.simulate_network")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {optimizer!r}")
     return OPTIMIZERS[optimizer]()

@@ -1,7 +1,7 @@
 """Attractors of gradient descent on any symbolic model: orbit diagrams, Lyapunov exponents, periodic orbits.
 
 The map and its Jacobian are generated from the model; nothing here knows a formula. Every function takes its inputs
-as :func:`toymodels.simulate.simulate` does: plain arrays broadcast to one dimension ``run``, DataArrays by name.
+as :func:`toymodels.simulation.simulate` does: plain arrays broadcast to one dimension ``run``, DataArrays by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from toymodels.batch import Batch, make_batch, named_inputs, resolve_model
 from toymodels.optimizers import GD
-from toymodels.simulate import simulate
+from toymodels.simulation import simulate
 from toymodels.symbolic import SymbolicModel
 
 __all__ = [

@@ -17,7 +17,7 @@ import zarr
 
 from toymodels.flow import limit_sharpness
 from toymodels.phase_config import PhaseConfig
-from toymodels.simulate import simulate
+from toymodels.simulation import simulate
 from toymodels.symbolic import two_layer
 
 __all__ = ["OUTCOMES", "PhaseConfig", "compute_phase", "open_phase", "outcome", "phase_boundaries"]

@@ -2,8 +2,8 @@ r"""The toy valley: two coordinates of a deep linear model, along the floor of i
 
 A product of D − 1 scalars and one vector (``symbolic.deep_linear``) with one signal and one opposing direction. With
 all its signal weights equal to $z/\sqrt D$, z is arc length along the balanced line and x, the weight on the
-opposing feature, is the way across. So a step of gradient descent on this slice is the full model's step projected on it; for
-D = 1 there is nothing to project.
+opposing feature, is the way across. So a step of gradient descent on this slice is the full model's step projected
+on it; for D = 1 there is nothing to project.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ import sympy as sp
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from toymodels.simulate import simulate
+from toymodels.simulation import simulate
 from toymodels.symbolic import SymbolicModel, deep_linear
 from toymodels.validation import finite, positive
 
@@ -106,7 +106,7 @@ def valley_path(
         steps: Updates to make.
         stride: Keep every so manieth step.
     Returns:
-        One run of :func:`toymodels.simulate.simulate`.
+        One run of :func:`toymodels.simulation.simulate`.
     """
     parameters = {"beta": beta, "alpha": alpha}
     run = simulate(valley_model(depth), "gd", lr, steps, start={"z": z, "x": x}, parameters=parameters, stride=stride)

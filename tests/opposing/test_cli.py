@@ -116,8 +116,23 @@ def test_simulate_writes_a_record_and_never_overwrites(tmp_path, capsys):
     assert "2068 / 2068" in capsys.readouterr().out
     with xr.open_zarr(out, consolidated=False) as data:
         assert int(data.peak_step[0]) == 2081
-        assert data.status.attrs["flag_meanings"].split()[int(data.status[0])] == "running"  # the spike is not over at step 2500
+        # the spike is not over at step 2500
+        assert data.status.attrs["flag_meanings"].split()[int(data.status[0])] == "running"
     assert call("simulate", "--lr", "0.0025", "--out", out) == 2
+
+
+def test_simulate_takes_every_optimizer_with_its_hyperparameters(capsys):
+    from toymodels.optimizers import OPTIMIZERS
+
+    for name in (*OPTIMIZERS, "flow"):
+        assert call("simulate", "--optimizer", name, "--lr", "0.001", "--steps", "20") == 0
+        out = capsys.readouterr().out
+        assert f"{name} on the two-layer model" in out
+        assert ("forecast" in out) == (name == "gd")
+    assert call("simulate", "--optimizer", "heavy_ball", "--hyper", "momentum", "0.5", "--steps", "20") == 0
+    capsys.readouterr()
+    assert call("simulate", "--optimizer", "sam", "--hyper", "momentum", "0.5") == 2
+    assert "hyper of sam must be of rho; got 'momentum'" in capsys.readouterr().err
 
 
 def test_train_forecast_verify_and_draw(tmp_path, capsys):

@@ -20,7 +20,7 @@ from toymodels.edge import (
 )
 from toymodels.flow import limit_c2, onset_time, predict_flow
 from toymodels.model import ReducedState
-from toymodels.simulate import simulate_gd
+from toymodels.simulation import simulate_gd
 
 EPS = np.finfo(float).eps
 

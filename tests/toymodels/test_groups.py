@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toymodels.derivations.groups import ROWS, trained
 from toymodels.groups import group_lead, group_loss_flow, group_loss_series, rise_amplitudes
 from toymodels.model import ReducedState, TwoLayerLinear
-from toymodels.simulate import simulate_flow, simulate_gd
+from toymodels.simulation import simulate_flow, simulate_gd
 
 MODEL = TwoLayerLinear(5, 4, beta=1.2, alpha=20.0, p=0.2, gamma=0.3)
 

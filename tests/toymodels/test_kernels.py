@@ -16,7 +16,7 @@ from toymodels import ReducedState, onset_time, predict_flow
 from toymodels.codegen import generate
 from toymodels.kernels import numba_source
 from toymodels.optimizers import GD, OPTIMIZERS, SAM, Adam, EMAMomentum, HeavyBall, Nesterov, SplitSGD
-from toymodels.simulate import simulate, simulate_gd, status_names
+from toymodels.simulation import simulate, simulate_gd, status_names
 from toymodels.symbolic import quadratic, several_signals, two_layer
 from toymodels.thresholds import critical_sharpness
 
@@ -231,7 +231,7 @@ def test_named_dimensions_chunks_and_plain_arrays_agree(monkeypatch):
     assert grid.sel(lr=lr[3]).sizes["alpha"] == 30
     mesh_lr, mesh_alpha = np.meshgrid(lr, alpha, indexing="ij")
     calls = []
-    monkeypatch.setattr("toymodels.simulate.CHUNK", 64)
+    monkeypatch.setattr("toymodels.simulation.CHUNK", 64)
     flat = simulate(
         two_layer(),
         "gd",

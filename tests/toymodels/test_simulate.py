@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toymodels import ReducedState, TwoLayerLinear, simulate_flow, simulate_gd
-from toymodels.simulate import status_names
+from toymodels.simulation import status_names
 
 #: |u| shrinks by more than 2,000 e-folds before it comes back (asserted below)
 DEEP = {"beta": 1.0, "alpha": 4000.0, "lr": 2.0 / 4000.0 / 0.93}

@@ -110,7 +110,7 @@ ROWS = (
         "proved",
         (Step("dK/dt = 0 along the flow", lambda: two_layer().along_flow(C**2 - B**2 - P**2 - U**2)),),
         (Check("drift along the full flow solved to rtol 1e-12", oracles.invariant_error),),
-        numeric="toymodels.simulate:simulate_flow",
+        numeric="toymodels.simulation:simulate_flow",
     ),
     Derivation(
         "clock-decay",
@@ -247,6 +247,6 @@ ROWS = (
         "proved",
         (Step("θ - η∇L in the form of the simulator", _gd_residual),),
         (Check("one update of the compiled loop against the generated map, relative", oracles.kernel_error),),
-        numeric="toymodels.simulate:simulate_gd",
+        numeric="toymodels.simulation:simulate_gd",
     ),
 )

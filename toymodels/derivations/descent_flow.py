@@ -103,7 +103,7 @@ CASES = (((0.6, 0.2, 0.5, 0.03), 1.3, 20.0), ((0.5, 0.9, 0.0, 0.02), 1.3, 20.0),
 def _path_error(case: tuple, lr: float, time: float, order: int) -> float:
     from toymodels.descent_path import descent_path
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_gd
+    from toymodels.simulation import simulate_gd
 
     start, beta, alpha = case
     steps = round(time / lr)
@@ -136,7 +136,7 @@ def limit_error() -> tuple[float, float]:
     """log K at the end of simulated runs against the closed form, as a share of its bound."""
     from toymodels.backward_error import descent_limit
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_gd
+    from toymodels.simulation import simulate_gd
 
     worst = 0.0
     for c0, b0, beta in ((0.6, 0.2, 1.3), (0.3, 1.0, 1.3), (1.4, 0.1, 2.0), (0.5, -0.3, 3.0)):
@@ -152,7 +152,7 @@ def layer_error() -> tuple[float, float]:
     """Loss of c to u in simulated runs with and without it; relative, as a share of twice its first order in u^2/c^2."""
     from toymodels.layer import descent_layer
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_gd
+    from toymodels.simulation import simulate_gd
 
     worst, c0, u0, alpha = 0.0, 0.8, 0.01, 1e7
     for s in (0.3, 0.9, 1.4, 1.8):

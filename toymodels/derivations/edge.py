@@ -170,7 +170,7 @@ CASES = {  # c0, b0, beta, alpha, lr, time
 def _flow_c(c0: float, b0: float, beta: float, t: Any) -> np.ndarray:
     """c at increasing times > 0 from a tight solve of the generated flow."""
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     return simulate_flow(ReducedState(c0, b0), beta, 1.0, [0.0, *t], rtol=1e-12)[0, 1:]
 

@@ -110,7 +110,7 @@ ON_ZERO = (0.5, -0.3, 0.4)  # c0^2 = b0^2 + p0^2: K = 0
 
 def _flow(start: tuple[float, float, float], beta: float, t: np.ndarray, u0: float = 0.0, alpha: float = 50.0):
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     return simulate_flow(ReducedState(*start, u0), beta, alpha, t, rtol=1e-12)
 

@@ -46,7 +46,7 @@ def _ellipsoid_steps() -> tuple[Step, ...]:
 def ellipsoid_error() -> tuple[float, float]:
     """Random starts, simulated: how many inside leave 10 times its size, or outside stay within it for 2000 steps."""
     from toymodels.gd_dynamics import boundary_level
-    from toymodels.simulate import simulate
+    from toymodels.simulation import simulate
 
     rng = np.random.default_rng(5)
     g = rng.uniform(0.05, 1.98, 4000)

@@ -35,11 +35,12 @@ def _line_steps() -> tuple[Step, ...]:
     from toymodels.orbits import balanced_line
 
     other = balanced_line()
+    move: Any = other.gd_map(ETA)[0]
     top = sp.sqrt((1 + G) / 3)
     return (
         Step("the line is invariant", lambda: (MAP[0] - MAP[1]).subs({B: X, C: X, P: 0, U: 0})),
         Step("and the map on it is gradient descent on (beta - x^2)^2/4",
-             lambda: _line() - other.gd_map(ETA)[0].subs({other.weights[0]: X, other.parameters[0]: BETA})),
+             lambda: _line() - move.subs({other.weights[0]: X, other.parameters[0]: BETA})),
         Step("the slope at the minimum is 1 - 2g", lambda: _slope(sp.sqrt(G)) - (1 - 2 * G)),
         Step("x -> -x at eta x^2 = 2 + g", lambda: _cubic(sp.sqrt(2 + G)) + sp.sqrt(2 + G)),
         Step("with slope -(5 + 2g): unstable", lambda: _slope(sp.sqrt(2 + G)) + 5 + 2 * G),
@@ -160,7 +161,7 @@ def _opposing_steps() -> tuple[Step, ...]:
                       states[1][B] - states[0][B] - ETA * r[0] / A]),
         Step("c returns after two steps if and only if alpha u_0^2 is as stated: it enters linearly",
              lambda: sp.together(image(0, 0) - 1 / A + image(0, 1) - 1 / D)),
-        Step("and c goes to c_1 by the cubic only (a = b being a fixed point): necessity",
+        Step("and c goes to c_1 by the cubic only (a = b being a fixed point, a + b not 0): necessity",
              lambda: _necessity(image, load, cubic)),
         Step("the stated orbit is one: c_0 -> c_1", lambda: modulo(image(0, 0) - 1 / D)),
         Step("c_1 -> c_0", lambda: modulo(image(0, 1) - 1 / A)),
@@ -178,6 +179,50 @@ def _opposing_steps() -> tuple[Step, ...]:
     )  # fmt: skip
 
 
+def _mirror_steps() -> tuple[Step, ...]:
+    b = -BETA / ((ALPHA - 1) * C)
+    square = (2 / ETA - ETA * ALPHA**2 * BETA**2 / (2 * (ALPHA - 1) ** 2)) / ALPHA
+    t = sp.Symbol("t", real=True)
+    there = {P: 0, B: b}
+    value = sp.sqrt(2 / (ETA * ALPHA))
+
+    def image(entry: int) -> Any:
+        return MAP[entry].expand().subs(U**2, square).subs(there).subs(C, value)
+
+    return (
+        Step("with 1/c_0 + 1/c_1 = 0 the two steps of c are opposite whatever u: the case the other cycle leaves out",
+             lambda: _mirror_sum()),
+        Step("u -> -u", lambda: JACOBIAN[3, 3].subs(C, value) + 1),
+        Step("b -> -b", lambda: sp.simplify(image(1) + b.subs(C, value))),
+        Step("c -> -c", lambda: sp.simplify(image(0) + value)),
+        Step("b is fixed by it", lambda: sp.simplify(
+            (MAP[1] + B).subs({P: 0, C: value}).subs(B, t) - (2 - 2 / ALPHA) * (t - b.subs(C, value)))),
+        Step("u^2 is 0 at eta beta = 2 (alpha - 1)/alpha",
+             lambda: sp.simplify(square.subs(BETA, 2 * (ALPHA - 1) / (ALPHA * ETA)))),
+        Step("at beta = 0 it lies on eta alpha (c^2 + u^2) = 4",
+             lambda: sp.simplify(ETA * ALPHA * (value**2 + square.subs(BETA, 0)) - 4)),
+    )  # fmt: skip
+
+
+def _mirror_sum() -> Any:
+    """Sum of the two steps of c with c_1 = -c_0, b_1 = -b_0, u_1 = -u_0: 0, whatever b and u."""
+    step = MAP[0] - C
+    return (step + step.subs({C: -C, B: -B, U: -U}, simultaneous=True)).expand()
+
+
+def mirror_error() -> tuple[float, float]:
+    """One step of the generated map to minus itself, relative to the terms it adds: 32 roundings."""
+    from toymodels.gd_dynamics import mirror_cycle
+    from toymodels.orbits import generated_map
+
+    lr, alpha = np.array([[0.01, 0.5, 0.9, 0.3], [0.3, 3.0, 10.0, 300.0]])
+    w = mirror_cycle(lr, 1.0, alpha).as_array()[:, 0]
+    size = np.abs(w).max(0) * (1 + lr * alpha * (w**2).sum(0))
+    return float((np.abs(generated_map(two_layer())[0](w, [1.0, alpha, lr]) + w).max(0) / size).max()), 32 * np.finfo(
+        float
+    ).eps
+
+
 def _necessity(image: Any, load: Any, cubic: Any) -> Any:
     """c' - c_1 at the stated load, minus the cubic times a factor that is not 0 unless c_0 = c_1."""
     factor = (A - D) / (A * D * (A**2 - A * D + D**2))
@@ -187,7 +232,7 @@ def _necessity(image: Any, load: Any, cubic: Any) -> Any:
 def opposing_cycle_error() -> tuple[float, float]:
     """Two compiled steps from the stated orbit, relative to the sizes of what a step adds: 64 roundings."""
     from toymodels.gd_dynamics import opposing_cycle
-    from toymodels.simulate import simulate
+    from toymodels.simulation import simulate
 
     alpha = np.array([2.2, 3.0, 10.0, 10.0, 10.0, 200.0])
     lowest = 2 * np.sqrt(alpha - 1) / alpha
@@ -234,10 +279,22 @@ ROWS = (
         r"\frac{\|\beta\|^2P^3}{\alpha-1}+P=\eta\alpha,\; P=\frac1{c_0c_1},\; \frac1{c_0^2}+\frac1{c_1^2}=\eta\alpha,\;"
         r" \frac{u_1}{u_0}=-\frac{c_0^2}{c_1^2};\quad \text{exists} \iff \frac{2\sqrt{\alpha-1}}{\alpha}<\eta\|\beta\|<\alpha-1,\;\alpha>2",
         ("full-batch gradient descent on the two-layer model", "alpha not 1"),
-        "up to signs unique; with the balanced ones these are all two-cycles",
+        "c_0 and c_1 not opposite; up to signs unique",
         "proved",
         _opposing_steps(),
         (Check("two compiled steps from it, both phases, relative", opposing_cycle_error),),
         numeric="toymodels.gd_dynamics:opposing_cycle",
+    ),
+    Derivation(
+        "gd-mirror-cycle",
+        "The two-cycle in which every weight changes sign",
+        r"\eta\alpha c^2=2,\; b_\parallel=-\frac{\|\beta\|}{(\alpha-1)c},\; \alpha u^2=\frac2\eta-\frac{\eta\alpha^2\|\beta\|^2}{2(\alpha-1)^2};"
+        r"\quad \text{exists} \iff \eta\|\beta\|<\frac{2|\alpha-1|}{\alpha}",
+        ("full-batch gradient descent on the two-layer model", "alpha not 1"),
+        "with the balanced ones and the opposing one these are all two-cycles",
+        "proved",
+        _mirror_steps(),
+        (Check("a step of the generated map to minus itself, relative", mirror_error),),
+        numeric="toymodels.gd_dynamics:mirror_cycle",
     ),
 )

@@ -56,7 +56,7 @@ def jacobian_error() -> tuple[float, float]:
 
 
 def _differences(w: np.ndarray, beta: float, alpha: float, lr: float) -> np.ndarray:
-    from toymodels.simulate import simulate
+    from toymodels.simulation import simulate
 
     moves = [(k, s * d) for k in range(4) for d in (0.125, 0.25) for s in (1, -1)]
     starts = np.array([w + np.eye(4)[k] * d for k, d in moves])

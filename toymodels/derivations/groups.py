@@ -174,7 +174,7 @@ def _exchange_error() -> tuple[float, float]:
 
 def _flow_error() -> tuple[float, float]:
     """Order in u0 of the closed form's error on the difference, relative, against the full flow: 2."""
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     t, error = np.linspace(0.0, 0.4, 9)[1:], []
     for u0 in (0.02, 0.01):

@@ -38,7 +38,7 @@ def _starts() -> tuple[tuple[float, float], ...]:
 def flow_error() -> tuple[float, float]:
     from toymodels.flow import predict_flow
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     t, worst = np.linspace(0, 12, 40), 0.0
     for c0, b0 in _starts():
@@ -62,7 +62,7 @@ def clock_error() -> tuple[float, float]:
 
 def decay_error() -> tuple[float, float]:
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     t = np.linspace(0, 1.5, 2001)
     y = simulate_flow(ReducedState(0.8, 0.2, 0.6, 0.3), 1.2, 8.0, t, rtol=1e-12)
@@ -77,7 +77,7 @@ def onset_error() -> tuple[float, float]:
 
     from toymodels.flow import onset_time
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     worst = 0.0
     for c0, b0 in ((0.6, 0.1), (0.5, -0.1), (0.3, 0.5), (0.7, 0.7)):
@@ -133,7 +133,7 @@ def loss_error() -> tuple[float, float]:
 
 def invariant_error() -> tuple[float, float]:
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     c, b, p, u = simulate_flow(ReducedState(0.8, 0.2, 0.6, 0.3), 1.2, 8.0, np.linspace(0, 6, 200), rtol=1e-12)
     invariant = c**2 - b**2 - p**2 - u**2
@@ -144,7 +144,7 @@ def limit_error() -> tuple[float, float]:
     """The end of a long numerical flow, and the generated Hessian there."""
     from toymodels.flow import limit_c2, limit_sharpness
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_flow
+    from toymodels.simulation import simulate_flow
 
     worst, hessian = 0.0, _generated(two_layer().hessian)
     for c0, b0 in _starts():
@@ -174,7 +174,7 @@ def secular_error() -> tuple[float, float]:
 def kernel_error() -> tuple[float, float]:
     """One update of the compiled loop against the map that sympy generates; relative, entry by entry."""
     from toymodels.model import ReducedState
-    from toymodels.simulate import simulate_gd
+    from toymodels.simulation import simulate_gd
 
     rng, worst = np.random.default_rng(6), 0.0
     step = sp.lambdify((C, B, P, U, BETA, ALPHA, LR), two_layer().gd_map(LR), "numpy")

@@ -1,5 +1,7 @@
 """Why the valley sharpens: curvature across its floor in a deep linear model."""
 
+from typing import Any
+
 import numpy as np
 import sympy as sp
 
@@ -18,7 +20,8 @@ def _curvature_residual(depth: int) -> sp.Expr:
     model = valley_model(depth)
     beta, alpha = model.parameters
     place = sp.sqrt(depth) * (beta * SHARE) ** sp.Rational(1, depth)
-    there = model.hessian[1, 1].subs(model.weights[0], place)
+    bend: Any = model.hessian[1, 1]
+    there = bend.subs(model.weights[0], place)
     return sp.powdenest(there, force=True) - alpha * (beta * SHARE) ** sp.Rational(2 * (depth - 1), depth)
 
 
