@@ -1,4 +1,4 @@
-"""The configuration of one full-batch training run: the single truth for its options and its record."""
+"""The configuration of one training run: the single truth for its options and its record."""
 
 import hashlib
 import json
@@ -6,13 +6,19 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["ACTIVATIONS", "DATASETS", "DTYPES", "LOSSES", "ConfigError", "TrainConfig"]
+from toymodels.thresholds import critical_sharpness
 
-DATASETS = ("digits", "cifar10")
+from .importing import is_import_path
+from .options import DATA, MODELS, OPTIMIZERS, Option, OptionError, canonical, parse_options
+
+__all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "ConfigError", "TrainConfig"]
+
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
 NOT_HASHED = ("data_path",)  # where the data lie; what they hold is fingerprinted in the run instead
+# hashed only where they differ from their default, so that runs made before they existed keep their hash
+ADDED = ("model", "model_options", "data_options", "optimizer", "optimizer_options", "label_smoothing", "batch_size")
 
 
 class ConfigError(ValueError):
@@ -21,18 +27,32 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    r"""Full-batch gradient descent $\theta_{n+1} = \theta_n - \eta\,\nabla L(\theta_n)$ on an MLP.
+    r"""Training of a network, by default full-batch gradient descent on an MLP; every step is recorded.
+
+    Full-batch gradient descent is $\theta_{n+1} = \theta_n - \eta\,\nabla L(\theta_n)$. Whatever the optimizer and the
+    batches, what is recorded is the loss, gradient and Hessian of all examples at $\theta_n$. Options of the form
+    ``name=value`` are listed in ``nets.options``.
 
     Args:
-        data: "digits" (8×8 images shipped with scikit-learn) or "cifar10".
+        data: "digits" (8×8 images shipped with scikit-learn), "cifar10", "chebyshev", "text", "modular", "planted",
+            "gaussian", or a function of yours, ``package.module:function``.
         data_path: For cifar10: the parquet file or its folder. None: the folder ``cifar10`` under the
-            environment variable ``OPPOSING_DATA``, else a cached download.
-        n_examples: The first so many rows of the data set; the seed does not change the selection.
-        seed: Seed of the initial weights and of the eigen-solver.
-        widths: Hidden widths.
-        activation: "tanh" or "relu".
+            environment variable ``OPPOSING_DATA``, else a cached download. For text: a file, else the language
+            reference that ships with Python.
+        data_options: Options of the data as name=value, e.g. ``classes=0,1 label_noise=0.1``.
+        n_examples: The first so many rows of the data set (for text: windows); the seed does not change the selection.
+        seed: Seed of the initial weights, of the batches and of the eigen-solver.
+        model: "mlp", "linear2", "vgg11", "resnet18", "vit", "gpt", or a function of yours, ``package.module:factory``.
+        model_options: Options of the model as name=value, e.g. ``norm=group width=0.25``.
+        widths: Hidden widths of the MLP.
+        activation: Of the MLP: "tanh" or "relu".
         loss: "squared" (½‖f − onehot‖² per example) or "cross_entropy"; the loss is the mean over examples.
+        label_smoothing: Share ε in [0, 1) of the target that is spread evenly over all classes.
+        optimizer: "gd", "sgd", "heavy_ball", "nesterov", "adam", "adamw", "rmsprop", "split_sgd" or "sam".
+        optimizer_options: Options of the optimizer as name=value, e.g. ``momentum=0.9``.
         lr: Step size η > 0; time = lr * step.
+        batch_size: Rows per step, drawn without replacement and reshuffled every epoch, the last batch of an epoch
+            being what is left; 0: all rows.
         steps: Number of steps recorded.
         dtype: "float32" or "float64"; both start from the same weights.
         checkpoint_every: Steps between checkpoints, which is also the chunk length of the record.
@@ -46,12 +66,19 @@ class TrainConfig:
 
     data: str = "digits"
     data_path: str | None = None
+    data_options: tuple[str, ...] = ()
     n_examples: int = 1000
     seed: int = 0
+    model: str = "mlp"
+    model_options: tuple[str, ...] = ()
     widths: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     loss: str = "squared"
+    label_smoothing: float = 0.0
+    optimizer: str = "gd"
+    optimizer_options: tuple[str, ...] = ()
     lr: float = 0.4
+    batch_size: int = 0
     steps: int = 320
     dtype: str = "float32"
     checkpoint_every: int = 50
@@ -60,7 +87,8 @@ class TrainConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("data", self.data, DATASETS)
+        for name, tables in (("data", DATA), ("model", MODELS), ("optimizer", OPTIMIZERS)):
+            self._check_options(name, tables)
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
@@ -77,10 +105,80 @@ class TrainConfig:
         _integer("checkpoint_every", self.checkpoint_every, 1)
         _integer("max_products", self.max_products, 2)
         _integer("threads", self.threads, 0)
+        _integer("batch_size", self.batch_size, 0)
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
-        object.__setattr__(self, "lr", float(self.lr))
-        object.__setattr__(self, "eig_tol", float(self.eig_tol))
+        _share("label_smoothing", self.label_smoothing)
+        for name in ("lr", "eig_tol", "label_smoothing"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("widths", "activation"):
+            default = TrainConfig.__dataclass_fields__[name].default
+            if self.model != "mlp" and getattr(self, name) != default:
+                value = getattr(self, name)
+                raise ConfigError(f"{name} belongs to model mlp, got {value!r} for {self.model}; use model_options")
+        if self.batch_size > self.n_examples:
+            raise ConfigError(
+                f"batch_size must be at most n_examples = {self.n_examples}, got {self.batch_size}; pass 0 for all rows"
+            )
+        if self.batch_size and self.optimizer == "gd":
+            raise ConfigError(f"batch_size must be 0 for optimizer gd, got {self.batch_size}; choose optimizer sgd")
+
+    def _check_options(self, name: str, tables: dict[str, dict[str, Option]]) -> None:
+        owner, key = getattr(self, name), f"{name}_options"
+        if not (isinstance(owner, str) and (owner in tables or (name != "optimizer" and is_import_path(owner)))):
+            known = (*tables, "package.module:function") if name != "optimizer" else tuple(tables)
+            raise ConfigError(f"{name} must be one of {', '.join(known)}, got {owner!r}; choose one of them")
+        given = getattr(self, key)
+        if not isinstance(given, str | list | tuple):
+            raise ConfigError(f"{key} must be a list of name=value, got {given!r}; pass e.g. []")
+        try:
+            values = parse_options(key, given, tables.get(owner), owner)
+        except OptionError as error:
+            raise ConfigError(str(error)) from None
+        object.__setattr__(self, key, canonical(given, values, tables.get(owner)))
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """All options of the data set with their values."""
+        return parse_options("data_options", self.data_options, DATA.get(self.data), self.data)
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """All options of the model with their values."""
+        return parse_options("model_options", self.model_options, MODELS.get(self.model), self.model)
+
+    @property
+    def optimizer_settings(self) -> dict[str, Any]:
+        """All options of the optimizer with their values."""
+        return parse_options("optimizer_options", self.optimizer_options, OPTIMIZERS[self.optimizer], self.optimizer)
+
+    @property
+    def plain_descent(self) -> bool:
+        """Whether the step is $-\\eta\\nabla L$ of all examples and nothing else."""
+        return self.optimizer == "gd" and not self.optimizer_options
+
+    @property
+    def critical_sharpness(self) -> float | None:
+        r"""Sharpness above which the optimizer oscillates along the top eigenvector; $2/\eta$ for gradient descent.
+
+        Closed forms of ``toymodels.thresholds``, less the weight decay, which adds to every curvature. None where
+        there is no constant one: with batches, for preconditioned optimizers, SAM with momentum or normalised, and
+        where gradients are clipped.
+        """
+        o, name = self.optimizer_settings, self.optimizer
+        if self.batch_size or o["clip_norm"] or name in ("adam", "adamw", "rmsprop"):
+            return None
+        if name == "sam":
+            if o["normalised"] or o["momentum"] or o["rho"] == 0 or o["weight_decay"]:
+                return None
+            return critical_sharpness("sam", self.lr, o["rho"])
+        if name in ("heavy_ball", "nesterov"):
+            critical = critical_sharpness(name, self.lr, o["momentum"])
+        elif name == "sgd":
+            critical = critical_sharpness("heavy_ball", self.lr * (1 - o["dampening"]), o["momentum"])
+        else:  # split_sgd: plain steps while the momentum is below its threshold
+            critical = 2.0 / self.lr
+        return critical - o["weight_decay"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for TOML or JSON: lists for tuples, an option that is None left out."""
@@ -104,6 +202,8 @@ class TrainConfig:
     def config_hash(self) -> str:
         """SHA-256 of every option but ``data_path``, as 64 hexadecimal digits."""
         plain = {k: v for k, v in self.to_dict().items() if k not in NOT_HASHED}
+        defaults = {f.name: f.default for f in fields(self)}
+        plain = {k: v for k, v in plain.items() if k not in ADDED or getattr(self, k) != defaults[k]}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,6 +215,11 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _integer(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be an integer >= {least}, got {value!r}; pass {name} >= {least}")
+
+
+def _share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ConfigError(f"{name} must lie in [0, 1), got {value!r}; pass e.g. 0.1")
 
 
 def _positive(name: str, value: object) -> None:

@@ -1,22 +1,23 @@
-"""Data sets as arrays: 8×8 digits from scikit-learn and CIFAR-10 in the Hugging Face parquet layout.
+"""Image data: 8×8 digits from scikit-learn and CIFAR-10 in the Hugging Face parquet layout.
 
-The subset is always the first ``n_examples`` rows, whatever the seed, so that runs with different seeds
-see the same examples and an example keeps its index. Standardisation uses constants of the whole data
+The subset is always the first ``n_examples`` rows (of the chosen classes), whatever the seed, so that runs with
+different seeds see the same examples and an example keeps its index. Standardisation uses constants of the whole data
 set, never of the subset.
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nets.config import TrainConfig
 
-__all__ = ["DATA_VARIABLE", "DataError", "Dataset", "cifar10_file", "images", "load_data"]
+from .dataset import DataError, Dataset
+from .labels import with_label_noise
+
+__all__ = ["DATA_VARIABLE", "cifar10", "cifar10_file", "cifar10_pixels", "digits", "digits_pixels"]
 
 DATA_VARIABLE = "OPPOSING_DATA"
 CIFAR_FILE = "train-00000-of-00001.parquet"
@@ -26,74 +27,47 @@ CIFAR_STD = np.array([0.2470, 0.2435, 0.2616])
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class DataError(ValueError):
-    """Data that cannot be found or read; the message says what was required and what to do."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Examples ready for a network.
+def digits(n_examples: int, *, classes: Sequence[int] = (), label_noise: float = 0.0, seed: int = 0) -> Dataset:
+    r"""8×8 digits, standardised as $(x - \mu)/\sigma$: the mean image of all 1797 is taken off, then one σ over all.
 
     Args:
-        inputs: Standardised inputs, shape (n, d), float32.
-        targets: Class indices, shape (n,), int64.
-        n_classes: Number of classes k.
-        image_shape: Layout of one input row, e.g. (32, 32, 3); None where inputs are not images.
-        name: Name of the data set.
-        class_names: Names of the k classes.
+        n_examples: The first so many rows.
+        classes: Keep these classes only, numbered anew in the order given; empty: all ten.
+        label_noise: Probability that a label is replaced, see `with_label_noise`.
+        seed: Seed of the label noise.
+    Raises:
+        DataError: If there are fewer rows or a class is none.
     """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    n_classes: int
-    image_shape: tuple[int, ...] | None
-    name: str
-    class_names: tuple[str, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of inputs and targets: equal where the data are equal."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes())
-        digest.update(np.ascontiguousarray(self.targets).tobytes())
-        return digest.hexdigest()
+    bunch = _bunch()
+    pixels, labels = bunch["data"] / 16.0, bunch["target"].astype(np.int64)
+    # the mean image is taken off, pixel by pixel: left in, it makes a curvature of its own from step 0
+    scaled = (pixels - pixels.mean(axis=0)) / pixels.std()
+    rows = _rows(labels, n_examples, classes, f"at most {len(pixels)} for digits")
+    names = tuple(str(k) for k in range(10))
+    return _finish(scaled[rows].astype(np.float32), labels[rows], (8, 8), "digits", names, classes, label_noise, seed)
 
 
-def load_data(config: TrainConfig) -> Dataset:
-    r"""The first ``config.n_examples`` examples, standardised as $(x - \mu)/\sigma$.
-
-    digits: the mean image of all 1797 taken off pixel by pixel, then one σ over all pixels. cifar10: μ and σ per
-    channel, pixels in [0, 1].
+def cifar10(config: TrainConfig, *, classes: Sequence[int] = (), label_noise: float = 0.0, seed: int = 0) -> Dataset:
+    r"""CIFAR-10, pixels in [0, 1] standardised as $(x - \mu)/\sigma$ per channel; arguments as for `digits`.
 
     Raises:
         DataError: If the data are missing, broken or fewer than asked for.
     """
-    if config.data == "digits":
-        pixels, labels = _digits(config.n_examples)
-        return Dataset(pixels, labels, 10, (8, 8), "digits", tuple(str(k) for k in range(10)))
-    raw, labels = _cifar10(config, config.n_examples)
+    raw, labels = _cifar10(config, config.n_examples, classes)
     inputs = ((raw / 255.0 - CIFAR_MEAN) / CIFAR_STD).reshape(len(raw), -1).astype(np.float32)
-    return Dataset(inputs, labels, 10, (32, 32, 3), "cifar10", CIFAR_CLASSES)
+    return _finish(inputs, labels, (32, 32, 3), "cifar10", CIFAR_CLASSES, classes, label_noise, seed)
 
 
-def images(config: TrainConfig, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The raw images of some examples, for looking at them.
+def digits_pixels(n_examples: int, rows: np.ndarray, classes: Sequence[int] = ()) -> np.ndarray:
+    """Raw digits of some examples, uint8 (m, 8, 8)."""
+    bunch = _bunch()
+    kept = _rows(bunch["target"], n_examples, classes, "fewer")
+    return np.round(bunch["images"][kept[rows]] * (255 / 16)).astype(np.uint8)
 
-    Args:
-        config: Configuration of the run.
-        indices: Example indices in [0, n_examples).
-    Returns:
-        uint8 in 0..255: shape (m, 32, 32, 3) for cifar10, (m, 8, 8) for digits.
-    Raises:
-        DataError: If the data cannot be read or an index is out of range.
-    """
-    rows = np.asarray(indices, dtype=np.int64).reshape(-1)
-    if rows.size and (rows.min() < 0 or rows.max() >= config.n_examples):
-        wrong = rows.min() if rows.min() < 0 else rows.max()
-        raise DataError(f"indices must lie in [0, {config.n_examples}), got {wrong}; pass indices of the run")
-    if config.data == "digits":
-        pixels = _bunch()["images"][rows]
-        return np.round(pixels * (255 / 16)).astype(np.uint8)
-    return _cifar10(config, int(rows.max(initial=0)) + 1, rows)[0]
+
+def cifar10_pixels(config: TrainConfig, rows: np.ndarray, classes: Sequence[int] = ()) -> np.ndarray:
+    """Raw images of some examples, uint8 (m, 32, 32, 3)."""
+    return _cifar10(config, int(rows.max(initial=0)) + 1, classes, rows)[0]
 
 
 def cifar10_file(config: TrainConfig) -> Path:
@@ -137,17 +111,41 @@ def _bunch() -> dict[str, np.ndarray]:
     return dict(load_digits())  # type: ignore[arg-type]
 
 
-def _digits(n: int) -> tuple[np.ndarray, np.ndarray]:
-    bunch = _bunch()
-    pixels = bunch["data"] / 16.0
-    if n > len(pixels):
-        raise DataError(f"n_examples must be at most {len(pixels)} for digits, got {n}; pass fewer")
-    # the mean image is taken off, pixel by pixel: left in, it makes a curvature of its own from step 0
-    scaled = (pixels - pixels.mean(axis=0)) / pixels.std()
-    return scaled[:n].astype(np.float32), bunch["target"][:n].astype(np.int64)
+def _rows(labels: np.ndarray, n: int, classes: Sequence[int], limit: str) -> np.ndarray:
+    """Indices of the first n rows of the chosen classes."""
+    for k in classes:
+        if not 0 <= k <= 9:
+            raise DataError(f"classes must lie in 0..9, got {k}; pass classes of the data set")
+    if len(set(classes)) != len(classes) or len(classes) == 1:
+        raise DataError(f"classes must be two or more different ones, got {tuple(classes)}; pass e.g. 0,1")
+    rows = np.flatnonzero(np.isin(labels, classes)) if classes else np.arange(len(labels))
+    if n > len(rows):
+        limit = f"at most {len(rows)} for these classes" if classes else limit
+        raise DataError(f"n_examples must be {limit}, got {n}; pass fewer")
+    return rows[:n]
 
 
-def _cifar10(config: TrainConfig, n: int, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _finish(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    shape: tuple[int, ...],
+    name: str,
+    names: tuple[str, ...],
+    classes: Sequence[int],
+    noise: float,
+    seed: int,
+) -> Dataset:
+    if classes:
+        number = {k: i for i, k in enumerate(classes)}
+        labels = np.array([number[int(k)] for k in labels], dtype=np.int64)
+        names = tuple(names[k] for k in classes)
+    dataset = Dataset(inputs, labels, len(names), shape, name, names)
+    return with_label_noise(dataset, noise, seed) if noise else dataset
+
+
+def _cifar10(
+    config: TrainConfig, n: int, classes: Sequence[int] = (), rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Raw images uint8 (m, 32, 32, 3) and labels (m,) of the first n rows, or of ``rows`` among them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -159,19 +157,22 @@ def _cifar10(config: TrainConfig, n: int, rows: np.ndarray | None = None) -> tup
             missing = {"img", "label"} - set(file.schema_arrow.names)
             if missing:
                 raise DataError(f"{path} must have columns img and label, lacks {sorted(missing)}; {remedy}")
-            if file.metadata.num_rows < n:
-                raise DataError(
-                    f"n_examples must be at most the {file.metadata.num_rows} rows of {path}, got {n}; pass fewer"
-                )
+            limit = f"at most the {file.metadata.num_rows} rows of {path}"
+            if classes:
+                every = np.asarray(file.read(columns=["label"])["label"].to_pylist(), dtype=np.int64)
+                kept = _rows(every, n, classes, limit)
+            elif file.metadata.num_rows < n:
+                raise DataError(f"n_examples must be {limit}, got {n}; pass fewer")
+            else:
+                kept = np.arange(n)
+            need = int(kept.max(initial=-1)) + 1
             batches, have = [], 0
             for batch in file.iter_batches(batch_size=1000, columns=["img", "label"]):
                 batches.append(batch)
                 have += batch.num_rows
-                if have >= n:
+                if have >= need:
                     break
-        table = pa.Table.from_batches(batches).slice(0, n)
-        if rows is not None:
-            table = table.take(pa.array(rows))
+        table = pa.Table.from_batches(batches).take(pa.array(kept if rows is None else kept[rows], pa.int64()))
         labels = np.asarray(table["label"].to_pylist(), dtype=np.int64).reshape(-1)
         pixels = [_decode(cell["bytes"]) for cell in table["img"].to_pylist()]
     except DataError:

@@ -1,0 +1,255 @@
+"""Options of models, data and optimizers as ``name=value`` strings: what exists, its default, its range.
+
+This file is the single truth for the command line and for run directories. It imports nothing heavy.
+"""
+
+import ast
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DATA", "MODELS", "OPTIMIZERS", "Option", "OptionError", "canonical", "parse_options"]
+
+
+class OptionError(ValueError):
+    """An option that cannot be used; the message names it, its requirement and the value."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Args:
+        default: Value where it is not given; its type decides how a string is read (a tuple: integers with commas).
+        least: Smallest value allowed.
+        above: Value that must be exceeded.
+        most: Largest value allowed.
+        below: Value that must not be reached.
+        choices: The values allowed, for strings.
+    """
+
+    default: Any
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def requirement(self) -> str:
+        """The range in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if isinstance(self.default, bool):
+            return "true or false"
+        kind = {int: "an integer", float: "a number", tuple: "integers with commas between"}[type(self.default)]
+        signs = ((">=", self.least), (">", self.above), ("<=", self.most), ("<", self.below))
+        bounds = [f"{sign} {value:g}" for sign, value in signs if value is not None]
+        return " ".join([kind, " and ".join(bounds)]) if bounds else kind
+
+    def read(self, argument: str, name: str, text: str) -> Any:
+        """The value that ``text`` stands for.
+
+        Raises:
+            OptionError: If it stands for none in range.
+        """
+        wrong = OptionError(
+            f"{argument}: {name} must be {self.requirement}, got {text!r}; pass e.g. {name}={self.example()}"
+        )
+        if self.choices:
+            if text not in self.choices:
+                raise wrong
+            return text
+        if isinstance(self.default, bool):
+            if text.lower() not in ("true", "false"):
+                raise wrong
+            return text.lower() == "true"
+        try:
+            if isinstance(self.default, tuple):
+                value: Any = tuple(int(part) for part in text.split(",")) if text else ()
+            else:
+                value = type(self.default)(text)
+        except ValueError:
+            raise wrong from None
+        if not all(self._allows(v) for v in (value if isinstance(value, tuple) else (value,))):
+            raise wrong
+        return value
+
+    def _allows(self, v: float) -> bool:
+        return (
+            math.isfinite(v)
+            and (self.least is None or v >= self.least)
+            and (self.above is None or v > self.above)
+            and (self.most is None or v <= self.most)
+            and (self.below is None or v < self.below)
+        )
+
+    def example(self) -> str:
+        """A value that is allowed, as a string."""
+        return show(self.default) or "0,1"
+
+
+def _positive(default: float) -> Option:
+    return Option(default, above=0.0)
+
+
+def _count(default: int) -> Option:
+    return Option(default, least=1.0)
+
+
+def _share(default: float) -> Option:
+    return Option(default, least=0.0, below=1.0)
+
+
+NORM_2D = ("none", "batch", "group")
+PHI = ("relu", "tanh", "gelu")
+IMAGE_SUBSET = {
+    "classes": Option((), least=0),
+    "label_noise": _share(0.0),
+    "seed": Option(0, least=0),
+}
+TRANSFORMER = {
+    "width": _count(64),
+    "heads": _count(4),
+    "activation": Option("gelu", choices=("gelu", "relu", "tanh")),
+}
+DECAY = {"weight_decay": Option(0.0, least=0), "clip_norm": Option(0.0, least=0)}
+MOMENTUM = {"momentum": _share(0.9), **DECAY}
+ADAM = {"beta1": _share(0.9), "beta2": _share(0.999), "eps": _positive(1e-8)}
+
+#: model -> option -> what it is; keyword arguments of nets.architectures
+MODELS: dict[str, dict[str, Option]] = {
+    "mlp": {"norm": Option("none", choices=("none", "layer", "batch"))},
+    "linear2": {"width": _count(1)},
+    "vgg11": {
+        "norm": Option("none", choices=NORM_2D),
+        "activation": Option("relu", choices=PHI),
+        "pool": Option("max", choices=("max", "average")),
+        "width": _positive(1.0),
+    },
+    "resnet18": {
+        "norm": Option("batch", choices=NORM_2D),
+        "activation": Option("relu", choices=PHI),
+        "width": _positive(1.0),
+    },
+    "vit": {"patch": _count(4), "depth": _count(4), **TRANSFORMER},
+    "gpt": {"depth": _count(2), **TRANSFORMER, "tied": Option(True)},
+}
+
+#: data set -> option -> what it is; keyword arguments of nets.data
+DATA: dict[str, dict[str, Option]] = {
+    "digits": IMAGE_SUBSET,
+    "cifar10": IMAGE_SUBSET,
+    "chebyshev": {"degree": Option(5, least=0)},
+    "text": {"unit": Option("characters", choices=("characters", "bytes")), "context": _count(32)},
+    "modular": {
+        "modulus": Option(97, least=2),
+        "encoding": Option("onehot", choices=("onehot", "tokens")),
+        "seed": Option(0, least=0),
+    },
+    "planted": {
+        "alpha": _positive(100.0),
+        "p": Option(0.1, above=0.0, most=1.0),
+        "delta": Option(0.0, least=-1.0, most=1.0),
+        "opposed_by": Option("label", choices=("label", "sign")),
+        "size": Option(32, least=2),
+        "channels": _count(3),
+        "n_classes": Option(10, least=2),
+        "signal": Option(3.0, least=0.0),
+        "seed": Option(0, least=0),
+    },
+    "gaussian": {
+        "d1": _count(20),
+        "d2": _count(20),
+        "beta": _positive(1.0),
+        "alpha": _positive(100.0),
+        "p": Option(0.1, above=0.0, most=1.0),
+        "gamma": Option(0.0),
+        "delta": Option(0.0, least=-1.0, most=1.0),
+        "whitened": Option(False),
+        "seed": Option(0, least=0),
+    },
+}
+
+#: optimizer -> option -> what it is; keyword arguments of nets.optimizers.make_optimizer
+OPTIMIZERS: dict[str, dict[str, Option]] = {
+    "gd": DECAY,
+    "sgd": {"momentum": _share(0.0), "dampening": _share(0.0), **DECAY},
+    "heavy_ball": MOMENTUM,
+    "nesterov": MOMENTUM,
+    "adam": {**ADAM, **DECAY},
+    "adamw": {**ADAM, **DECAY, "weight_decay": Option(0.01, least=0)},
+    "rmsprop": {
+        "alpha": _share(0.99),
+        "eps": _positive(1e-8),
+        "momentum": _share(0.0),
+        **DECAY,
+    },
+    "split_sgd": {
+        "momentum": _share(0.9),
+        "dampening": _share(0.9),
+        "threshold": _positive(0.1),
+        "signed_lr": _positive(1e-3),
+        **DECAY,
+    },
+    "sam": {"rho": Option(0.05, least=0), "normalised": Option(False), "momentum": _share(0.0), **DECAY},
+}
+
+
+def show(value: Any) -> str:
+    """A value as it is written after ``name=``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def parse_options(
+    argument: str, given: Iterable[str], table: Mapping[str, Option] | None, owner: str
+) -> dict[str, Any]:
+    """Values of all options of ``owner``: those given as ``name=value``, defaults for the rest.
+
+    Args:
+        argument: Name of the command's option, for messages.
+        given: Strings ``name=value``.
+        table: The options that exist; None for a user's own function, which takes any name; its values are read as
+            Python literals, else as text.
+        owner: The model, data set or optimizer, for messages.
+    Raises:
+        OptionError: If a string has another form, a name is unknown or given twice, or a value out of range.
+    """
+    if isinstance(given, str):
+        raise OptionError(f"{argument} must be a list of name=value, got {given!r}; pass e.g. [{given!r}]")
+    values: dict[str, Any] = {} if table is None else {name: option.default for name, option in table.items()}
+    seen: set[str] = set()
+    for item in given:
+        name, equals, text = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not equals or not name.isidentifier():
+            raise OptionError(f"{argument} must be of the form name=value, got {item!r}; pass e.g. width=1")
+        if name in seen:
+            raise OptionError(f"{argument} must give each option once, got {name} twice; leave one out")
+        seen.add(name)
+        if table is None:
+            values[name] = _literal(text)
+        elif name in table:
+            values[name] = table[name].read(argument, name, text)
+        else:
+            known = ", ".join(table) or "none"
+            raise OptionError(f"{argument} of {owner} must be among {known}; got {name}; remove it")
+    return values
+
+
+def canonical(given: Iterable[str], values: Mapping[str, Any], table: Mapping[str, Option] | None) -> tuple[str, ...]:
+    """The options given, sorted and in one spelling, without those that have their default value."""
+    names = sorted(item.partition("=")[0] for item in given)
+    kept = [n for n in names if table is None or values[n] != table[n].default]
+    return tuple(f"{name}={show(values[name])}" for name in kept)
+
+
+def _literal(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
