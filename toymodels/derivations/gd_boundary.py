@@ -111,7 +111,7 @@ def _catapult() -> tuple[Any, Any, Any, Any, Any]:
     """q, z and their images for L = kappa c^2 w^2/2, from the generated map; and the two weights."""
     model = several_signals(1).fix(beta_1=0)
     (c, w), kappa = model.weights, model.parameters[0]
-    image = model.gd_map(ETA)
+    image: Any = model.gd_map(ETA)
     size, product = ETA * kappa * (c**2 + w**2), ETA * kappa * c * w
     after = [e.subs({c: image[0], w: image[1]}, simultaneous=True) for e in (size, product)]
     return size, product, after[0], after[1], model
