@@ -51,6 +51,9 @@ def follow_orbit(
             guess = points[-1]
         here = dict(zip(names, guess, strict=True))
         orbit = periodic_orbit(model, period, float(rate), start=here, parameters=parameters).isel(run=0)
+        # the phase nearest to where the branch was: a large step may have landed on another point of the same orbit
+        nearest = int(np.argmin(np.abs(orbit.orbit.values - (points[-1] if points else guess)).max(1)))
+        orbit["orbit"] = orbit.orbit.roll(phase=-nearest, roll_coords=False)
         points.append(orbit.orbit.values[0])
         found.append(orbit)
     return xr.concat(found, dim="lr").assign_coords(lr=rates)

@@ -152,13 +152,13 @@ def periodic_orbit(
             points.append(step(points[-1], constants))
             # 16 roundings of the terms of one step, carried on by the Jacobian's norm
             terms = np.abs(points[-2]).max(0) + np.abs(points[-1] - points[-2]).max(0)
-            rounding = np.linalg.norm(here, 2, axis=(-2, -1)) * rounding + 16 * np.finfo(float).eps * terms
+            rounding = np.sqrt((here**2).sum((-2, -1))) * rounding + 16 * np.finfo(float).eps * terms
         return points, product, points.pop() - first, rounding
 
     with np.errstate(all="ignore"):
         for _ in range(iterations):
             _, product, gap, _ = along(w)
-            fine = np.asarray(np.isfinite(product).all((-2, -1)) & np.isfinite(gap).all(0))
+            fine = np.asarray((np.abs(product) < BLOWN).all((-2, -1)) & (np.abs(gap) < BLOWN).all(0))
             inverse = np.linalg.pinv(np.where(fine[:, None, None], product, 0.0) - eye, rcond=1e-9)
             move = (inverse @ np.where(fine, gap, np.nan).T[..., None])[..., 0].T
             w = w - move

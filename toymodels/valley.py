@@ -3,7 +3,9 @@ r"""The toy valley: two coordinates of a deep linear model, along the floor of i
 A product of D − 1 scalars and one vector (``symbolic.deep_linear``) with one signal and one opposing direction. With
 all its signal weights equal to $z/\sqrt D$, z is arc length along the balanced line and x, the weight on the
 opposing feature, is the way across. So a step of gradient descent on this slice is the full model's step projected
-on it; for D = 1 there is nothing to project.
+on it; for D = 1 there is nothing to project. Kept balanced, the slice can hold a run at the edge for ever: x bounces
+from wall to wall where the pull of the bounce down the floor and that of the signal up it cancel. In the full
+model the imbalance drifts and the run ends at rest below the edge.
 """
 
 from functools import lru_cache
