@@ -76,9 +76,24 @@ class Option:
             raise wrong
         return value
 
-    def _allows(self, v: float) -> bool:
+    def check(self, argument: str, name: str, value: Any) -> None:
+        """Refuse a value that is out of range.
+
+        Raises:
+            OptionError: If it is.
+        """
+        good = value in self.choices if self.choices else isinstance(value, bool) == isinstance(self.default, bool)
+        if good and not self.choices and not isinstance(self.default, bool):
+            good = all(self._allows(v) for v in (value if isinstance(value, tuple) else (value,)))
+        if not good:
+            raise OptionError(
+                f"{argument}: {name} must be {self.requirement}, got {value!r}; pass e.g. {name}={self.example()}"
+            )
+
+    def _allows(self, v: Any) -> bool:
         return (
-            math.isfinite(v)
+            isinstance(v, int | float)
+            and math.isfinite(v)
             and (self.least is None or v >= self.least)
             and (self.above is None or v > self.above)
             and (self.most is None or v <= self.most)

@@ -1,16 +1,20 @@
 """Architectures: parameter counts, shapes, and derivatives of every order that the measurements take."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jvp
 
+import nets.architectures
 from analysis.curvature import flatten
-from nets.architectures import GPT, Task, build_model, gpt, mlp, resnet18, two_layer_linear, vgg11, vit
+from nets.architectures import GPT, MODELS, Task, build_model, gpt, mlp, resnet18, two_layer_linear, vgg11, vit
 from nets.architectures.common import ImageRows
 from nets.architectures.norms import BatchNorm, LayerNorm, with_exact_norms
 from nets.architectures.transformer import Attention
+from nets.options import MODELS as OPTIONS
 
 IMAGES = Task((48,), 3, (4, 4, 3))
 TOKENS = Task((5,), 7, vocabulary=7, per_position=True)
@@ -288,3 +292,15 @@ def test_refusals_are_one_clear_line(name, task, options, message):
 def test_too_long_a_context():
     with pytest.raises(ValueError, match="tokens must have at most 5 positions, got 6"):
         gpt(7, 5)(torch.zeros(1, 6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_of_options_is_the_signature(name):
+    factory = {"linear2": two_layer_linear}.get(name) or getattr(nets.architectures, name)
+    signature = inspect.signature(factory).parameters
+    for option, entry in OPTIONS[name].items():
+        default = signature[option].default
+        assert (
+            option == "width" and name == "linear2" if default is inspect.Parameter.empty else default == entry.default
+        )
+    assert set(OPTIONS) == set(MODELS)
