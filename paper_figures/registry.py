@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from paper_figures import experiment, phase_diagram, theory
+from paper_figures import experiment, orbit_diagram, phase_diagram, theory, toy_valley
 from paper_figures.style import figure_style
 
 __all__ = ["FIGURES", "FigureEntry", "draw"]
@@ -35,6 +35,13 @@ class FigureEntry:
 
 _ENTRIES = (
     FigureEntry(
+        "toy_valley",
+        "the idea: depth narrows the valley, descent bounces in it, spikes, and settles where it is wide",
+        False,
+        toy_valley.compute,
+        toy_valley.plot,
+    ),
+    FigureEntry(
         "theory",
         "closed form, flow and descent of the two-layer model agree; the spike comes long after onset",
         False,
@@ -47,6 +54,13 @@ _ENTRIES = (
         False,
         phase_diagram.compute,
         phase_diagram.plot,
+    ),
+    FigureEntry(
+        "orbit_diagram",
+        "large steps: two-cycle, chaos and escape where derived, and the boundary between catapult and divergence",
+        False,
+        orbit_diagram.compute,
+        orbit_diagram.plot,
     ),
     FigureEntry(
         "experiment",
