@@ -1,6 +1,7 @@
 """Entry point: finds the command, and only then imports what that command needs."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -64,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("opposing: interrupted; what was recorded is kept, the same command goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # the reader (head, less) has left: nothing to say, and nothing more to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if debug:
             raise

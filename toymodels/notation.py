@@ -29,7 +29,7 @@ NOTATION = (
     Notation(r"b_\perp", "b_perp", "norm of the first layer across the signal", "1"),
     Notation("u", "u", "first layer along the opposing direction", "1"),
     Notation("r", "residual", r"what the signal still lacks, \|\beta\| - c b_\parallel", "1"),
-    Notation("K", "invariant", r"c^2 - b_\parallel^2 on the solved phase", "1"),
+    Notation("K", "invariant", r"c^2 - b_\parallel^2 - b_\perp^2, conserved by the flow once u is negligible", "1"),
     Notation(r"\tau", "clock", r"\int c^2 dt", "1"),
     Notation("s", "stability", r"\eta \alpha c^2; gradient descent oscillates for s > 1, grows for s > 2", "1"),
     Notation("S", "sharpness", "largest algebraic eigenvalue of the loss Hessian", "1 / time"),

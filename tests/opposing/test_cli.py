@@ -121,6 +121,14 @@ def test_simulate_writes_a_record_and_never_overwrites(tmp_path, capsys):
     assert call("simulate", "--lr", "0.0025", "--out", out) == 2
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m opposing.cli derive | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_simulate_takes_every_optimizer_with_its_hyperparameters(capsys):
     from toymodels.optimizers import OPTIMIZERS
 

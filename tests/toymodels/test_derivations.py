@@ -1,11 +1,13 @@
 """Every row of the registry proves; a wrong one does not."""
 
+import re
+
 import pytest
 import sympy as sp
 
 import toymodels
 from toymodels.derivations import Check, Derivation, Step, derivation, registry
-from toymodels.derivations.render import as_document, as_latex, as_text
+from toymodels.derivations.render import as_document, as_latex, as_text, escape
 from toymodels.symbolic import deep_linear, several_signals, two_layer
 
 
@@ -42,7 +44,17 @@ def test_rendering():
         assert row.statement in as_latex(row)
     document = as_document(rows.values())
     assert document.count("\\paragraph") == len(rows)
-    assert document.count("{") == document.count("}")
+    assert all(letter.isascii() or letter.isalpha() for letter in document)  # no symbol that an engine lacks
+    bare = document.replace("\\{", "").replace("\\}", "")
+    assert bare.count("{") == bare.count("}")
+    for row in rows.values():
+        sides = [len(re.findall(rf"\\{side}(?![a-z])", row.statement)) for side in ("left", "right")]
+        assert sides[0] == sides[1]
+        # a command run into the next word by two joined strings
+        assert not re.search(r"\\(quad|qquad|cdot|alpha|beta|eta|tau|lambda)[A-Za-z]", row.statement)
+    assert escape("λ of P⁻¹H_1 & 5 %") == r"$\lambda$ of P$^{-1}$H\_1 \& 5 \%"
+    with pytest.raises(ValueError, match="must have a LaTeX form"):
+        escape("☃")
     with pytest.raises(ValueError, match="derivation must be one of"):
         derivation("nothing")
 

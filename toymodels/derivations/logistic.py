@@ -20,7 +20,7 @@ ROWS = (
     row(
         "logistic-curvature",
         "Logistic loss: curvature along the opposing direction",
-        r"L = (1-p)\log(1+e^{-mcb})+p\big[\log 2\cosh\tfrac w2-\rho\tfrac w2\big],\; w=cau:\quad"
+        r"L = (1-p)\log(1+e^{-mcb})+p\big[\log 2\cosh\tfrac w2-\rho\tfrac w2\big],\; w=cau:\quad "
         r"L_u = \tfrac{pca}2\big(\tanh\tfrac w2-\rho\big),\; L_{uu} = \tfrac{\alpha c^2}4\mathrm{sech}^2\tfrac w2,\quad"
         r"\text{edge: } c^2 = \frac{8}{\eta\alpha(1-\rho^2)}",
         FROZEN,
