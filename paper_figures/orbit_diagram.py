@@ -131,8 +131,8 @@ def _planes(left: Any, right: Any, data: dict[str, Any]) -> None:
     right.contour(data["across_c"], data["u"], data["circle"], [4.0], colors=RED, linewidths=1.2, linestyles="--")
     right.set(title="d  opposing weight: the same, a circle", xlabel="c at the start", ylabel="u at the start")
     left.text(-2.75, 2.6, f"η‖β‖ = {PLANE_LR:g}, u = 0", fontsize=7, va="top", color="black")
-    note = f"η‖β‖ = {OPPOSING_LR:g}, α = {OPPOSING_ALPHA:g}, b = 0; circle: β → 0"
-    right.text(0, -2.45, note, fontsize=7, ha="center", color="black")
+    right.text(-2.47, 2.33, f"η‖β‖ = {OPPOSING_LR:g}, α = {OPPOSING_ALPHA:g}, b∥ = 0", fontsize=7, va="top")
+    right.text(0, -2.45, "circle: exact as β → 0", fontsize=7, ha="center")
     handles = [
         Patch(facecolor=COLOURS["converged"], edgecolor=GREY, label="converges"),
         Patch(facecolor=COLOURS["catapulted"], label="catapults, then converges"),

@@ -55,6 +55,23 @@ _HOME = {
     "mean_square_factor": "noise",
     "sgd_group_losses": "noise",
     "sgd_variance": "noise",
+    "balanced_cycle": "gd_dynamics",
+    "boundary_exponents": "gd_dynamics",
+    "boundary_level": "gd_dynamics",
+    "catapult_level": "gd_dynamics",
+    "flattest_minimum": "gd_dynamics",
+    "minimum_multipliers": "gd_dynamics",
+    "mirror_cycle": "gd_dynamics",
+    "opposing_cycle": "gd_dynamics",
+    "stable_arc": "gd_dynamics",
+    "lyapunov_exponents": "orbits",
+    "orbit_diagram": "orbits",
+    "periodic_orbit": "orbits",
+    "follow_orbit": "cascade",
+    "period_doublings": "cascade",
+    "basin": "basins",
+    "valley_path": "valley",
+    "valley_surface": "valley",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

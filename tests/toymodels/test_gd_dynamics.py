@@ -157,6 +157,27 @@ def test_opposing_cycle_joins_the_flattest_minimum_and_the_balanced_cycle():
     assert np.isnan(gd.opposing_cycle(1.5, 1.0, 1.9).u).all()
 
 
+def test_where_the_cycles_with_u_attract():
+    """The measured statements of their docstrings."""
+    share = np.linspace(0.002, 0.998, 150)
+    alpha = np.array([2.01, 2.1, 2.18, 2.21, 2.3, 2.38, 2.42, 3.0, 20.0, 1000.0])[:, None]
+    low, high = 2 * np.sqrt(alpha - 1) / alpha, alpha - 1
+    lr = low + (high - low) * share
+    w = gd.opposing_cycle(lr, 1.0, alpha).as_array()
+    stable = np.abs(cycle_multipliers(MODEL, w, lr, {"beta": 1.0, "alpha": alpha}))[0] < 1
+    assert stable[:4].all()
+    assert (stable[4:6].any(1) & ~stable[4:6].all(1)).all()
+    assert not stable[6:].any()
+    lr = 2 * np.abs(alpha - 1) / alpha * share
+    w = gd.mirror_cycle(lr, 1.0, alpha).as_array()
+    assert (np.abs(cycle_multipliers(MODEL, w, lr, {"beta": 1.0, "alpha": alpha}))[0] > 9 * (1 - 1e-9)).all()
+    # a run from nearby falls onto the attracting one, and alternates
+    stated = gd.opposing_cycle(1.12, 1.0, 2.15).as_array()
+    end = iterate(STEP, stated[:, 0] * 1.02 + np.array([0, 0, 0.05, 0]), [1.0, 2.15, 1.12], 600)
+    np.testing.assert_allclose(end, stated[:, 0], atol=1e-12)
+    np.testing.assert_allclose(STEP(end, [1.0, 2.15, 1.12]), stated[:, 1], atol=1e-12)
+
+
 def test_no_other_two_cycle_is_found_by_newton():
     """Newton's method from random starts finds the cycles of the closed forms and fixed points, nothing else."""
     from toymodels.orbits import periodic_orbit
