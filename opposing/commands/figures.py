@@ -33,9 +33,10 @@ def run(command: FiguresCommand) -> int:
     from paper_figures.registry import FIGURES, draw
 
     if command.names in (("list",), ()):
+        width = max(map(len, FIGURES)) + 2
         for entry in FIGURES.values():
             needs = "  (needs --run)" if entry.needs_run else ""
-            print(f"{entry.id:<12}{entry.claim}{needs}")
+            print(f"{entry.id:<{width}}{entry.claim}{needs}")
         return 0
     names = list(FIGURES) if command.names == ("all",) else list(command.names)
     for name in names:

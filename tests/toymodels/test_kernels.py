@@ -147,6 +147,7 @@ def test_thousands_of_e_folds_below_float64_against_fifty_digits(rule):
         (Nesterov(0.8), "nesterov", 0.8),
         (EMAMomentum(0.9), "ema", 0.9),
         (SAM(0.05), "sam", 0.05),
+        (SplitSGD(0.9, 0.9, 1e30, 1e-3), "gd", 0.0),  # below its threshold on |m|
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
