@@ -131,11 +131,14 @@ class Subspace:
     def residuals(self, pairs: RitzPairs, count: int) -> tuple[Tensor, Tensor]:
         r"""$R = HY - Y\Theta$ of the first pairs, shape (count, P), and $R^\top R$, (count, count), float64 on the CPU.
 
-        Formed explicitly: $\|Hy\|^2 - \theta^2$ would lose half of the digits.
+        Formed explicitly: $\|Hy\|^2 - \theta^2$ would lose half of the digits. The part inside the space, which only
+        old products can leave there, is taken off: what they get wrong there the fresh ones know.
         """
         vectors, products = self.combine(pairs.weights[:, :count])
         rows = products - pairs.values[:count, None].to(vectors) * vectors
         with full_precision():
+            if not all(self.fresh):
+                rows = rows - (rows @ self.vectors.T) @ self.vectors
             return rows, (rows @ rows.T).to("cpu", torch.float64)
 
     def combine(self, weights: Tensor) -> tuple[Tensor, Tensor]:
