@@ -204,7 +204,7 @@ def opposing_cycle(lr: ArrayLike, beta: ArrayLike, alpha: ArrayLike) -> TwoCycle
     and $r_0 = \tfrac{\kappa}{\eta c_0}(\tfrac1{c_0}-\tfrac1{c_1})$, $r_1 = -\tfrac{c_0}{c_1}r_0$. It exists for
     $2\sqrt{\alpha-1}/\alpha < \eta\|\beta\| < \alpha-1$ and α > 2: it is born where the flattest minimum loses its
     stability and ends in the balanced two-cycle. Up to the signs of (c, b) and of u it is unique. On it the two
-    opposing groups exchange their losses at every step, for ever: it attracts for α between 2 and about 2.21, for part of
+    opposing groups exchange their losses at every step, for ever: it attracts for α from 2 to about 2.21, for part of
     its range up to about 2.40, and for no larger α (measured, on a grid of multipliers).
 
     Args:
