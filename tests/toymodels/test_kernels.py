@@ -165,7 +165,7 @@ def test_simulated_threshold_is_the_derived_one(rule, name, parameter):
         ]
         return ends[1] - ends[0]
 
-    root = brentq(growth, 0.8 * stated, 1.2 * stated, xtol=1e-9 * stated)
+    root = brentq(growth, 0.95 * stated, 1.05 * stated, xtol=1e-9 * stated)
     assert root == pytest.approx(stated, rel=1e-6)
     edge = simulate(quadratic(), rule, lr, 1, start={"x": 1.0}, parameters={"curvature": stated})
     assert float(edge.stability[0, 0]) == pytest.approx(2.0, rel=1e-12)
