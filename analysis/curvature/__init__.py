@@ -1,6 +1,27 @@
 """Curvature of a loss: eigenpairs, tracked at every step, from products with a matrix alone."""
 
+from .attribution import Attribution, attribute
+from .certificate import complement_bound, value_bounds
 from .lanczos import EigenPair, top_eigenpair
+from .measurement import Eigenpairs
+from .operators import LossCurvature, precondition, restrict
+from .tracker import CurvatureTracker
 from .vectors import Matvec, flat_hvp, flatten, unflatten
 
-__all__ = ["EigenPair", "Matvec", "flat_hvp", "flatten", "top_eigenpair", "unflatten"]
+__all__ = [
+    "Attribution",
+    "CurvatureTracker",
+    "EigenPair",
+    "Eigenpairs",
+    "LossCurvature",
+    "Matvec",
+    "attribute",
+    "complement_bound",
+    "flat_hvp",
+    "flatten",
+    "precondition",
+    "restrict",
+    "top_eigenpair",
+    "unflatten",
+    "value_bounds",
+]
