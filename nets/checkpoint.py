@@ -15,11 +15,15 @@ from .files import RunError, write_atomic
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights", "state_hash"]
 
 TENSORS = ("parameters", "gradient", "previous_gradient", "eigenvector", "rng_state")
+OPTIMIZER = "optimizer."  # prefix of the optimizer's own tensors, which may be none
 
 
 def save_checkpoint(path: Path, state: State, config_hash: str, threads: int, data_hash: str) -> None:
     """Write the state; metadata hold the hash of the configuration, the data and the thread count."""
     tensors = {name: getattr(state, name).contiguous() for name in TENSORS}
+    if state.batch_rng.numel():
+        tensors["batch_rng"] = state.batch_rng
+    tensors |= {OPTIMIZER + name: value.contiguous() for name, value in state.optimizer.items()}
     flags = [state.step, int(state.logged), int(state.diverged)]
     tensors["step_logged_diverged"] = torch.tensor(flags, dtype=torch.int64)
     # one metadata entry: safetensors does not fix the order of several, and the bytes must be reproducible
@@ -36,7 +40,13 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
     tensors, about = _read(path)
     try:
         step, logged, diverged = tensors["step_logged_diverged"].tolist()
-        return State(step, bool(logged), bool(diverged), *(tensors[name] for name in TENSORS)), about
+        theta, gradient, previous, eigenvector, rng = (tensors[name] for name in TENSORS)
+        state = State(step, bool(logged), bool(diverged), theta, gradient, previous, eigenvector, rng)
+        state.batch_rng = tensors.get("batch_rng", state.batch_rng)
+        state.optimizer = {
+            name.removeprefix(OPTIMIZER): value for name, value in tensors.items() if name.startswith(OPTIMIZER)
+        }
+        return state, about
     except (KeyError, ValueError) as error:
         raise RunError(f"{path} must be a checkpoint of a run, lacks {error}; restore it") from error
 

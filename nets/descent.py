@@ -1,10 +1,11 @@
-r"""One step of full-batch gradient descent and the quantities read off it.
+r"""One step of training and the quantities read off it.
 
 The step is split in `measure` (one forward pass, one gradient with its graph, one eigenpair; changes no
-parameter) and `update` ($\theta \leftarrow \theta - \eta g$), so that a run can stop between the two.
+parameter) and `update` (for gradient descent $\theta \leftarrow \theta - \eta g$), so that a run can stop between the
+two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from analysis.curvature import flat_hvp, flatten, top_eigenpair
 
-from .architectures import mlp
-from .config import TrainConfig
+from .architectures import Task, build_model
+from .batches import batch_rows
+from .config import ConfigError, TrainConfig
 from .data import Dataset
-from .losses import per_example_loss
+from .losses import accuracy, per_example_loss
+from .optimizers import make_optimizer
 
 __all__ = ["Problem", "State", "StepState"]
 
@@ -54,6 +57,9 @@ class State:
             ``logged``, else $g_{n-1}, g_{n-2}$; zero where there is none yet.
         eigenvector: Top Hessian eigenvector last computed, shape (P,); zero before the first.
         rng_state: State of the eigen-solver's random generator, uint8.
+        batch_rng: State of the generator that shuffles the rows, at the start of the current epoch, uint8; empty
+            without batches.
+        optimizer: What the optimizer keeps, by its names, e.g. ``momentum_buffer`` (P,); empty for gradient descent.
     """
 
     step: int
@@ -64,6 +70,8 @@ class State:
     previous_gradient: Tensor
     eigenvector: Tensor
     rng_state: Tensor
+    batch_rng: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -82,26 +90,63 @@ class Problem:
     def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
         self.config = config
         self.dtype = getattr(torch, config.dtype)
-        # copied into torch's own memory, aligned the same way in every process: sums depend on alignment
-        self.inputs = torch.from_numpy(dataset.inputs).to(self.dtype, copy=True)
-        self.targets = torch.from_numpy(dataset.targets).clone()
-        self.d_in, self.n_classes = dataset.inputs.shape[1], dataset.n_classes
+        self.inputs, self.targets = dataset.tensors(self.dtype)
+        self.task = Task(
+            dataset.inputs.shape[1:],
+            dataset.n_classes,
+            dataset.image_shape,
+            dataset.vocabulary,
+            dataset.kind == "tokens",
+        )
         self.module = self.new_module()
-        self.loss = per_example_loss(config.loss)
+        self.loss = per_example_loss(config.loss, config.label_smoothing)
+        self._check()
 
-    def new_module(self) -> nn.Sequential:
-        """The network with its initial weights."""
+    def new_module(self) -> nn.Module:
+        """The network with its initial weights.
+
+        Raises:
+            ConfigError: If the network does not fit the data.
+        """
         c = self.config
-        return mlp(self.d_in, c.widths, self.n_classes, activation=c.activation, seed=c.seed, dtype=self.dtype)
+        options = c.model_settings
+        if c.model == "mlp":
+            options = {"widths": c.widths, "activation": c.activation, **options}
+        try:
+            return build_model(c.model, self.task, seed=c.seed, dtype=self.dtype, **options)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def _check(self) -> None:
+        """Try the network and the loss on two rows, before anything is written."""
+        inputs, targets = self.inputs[:2], self.targets[:2]
+        positions = self.task.input_shape if self.task.per_position else ()
+        wanted = (len(inputs), *positions, self.task.n_outputs)
+        try:
+            with torch.no_grad():
+                outputs = self.module(inputs)
+        except Exception as error:  # whatever a user's module raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"model {self.config.model} must take the data, got {reason}; correct it") from error
+        if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted:
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ConfigError(f"model {self.config.model} must give outputs of shape {wanted}, got {got}; correct it")
+        try:
+            self.loss(outputs, targets)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def initial_state(self) -> State:
         """The state before step 0."""
         theta = flatten([p.detach() for p in self.new_module().parameters()])
         generator = torch.Generator().manual_seed(self.config.seed)
         a, b, c = (torch.zeros_like(theta) for _ in range(3))
-        return State(0, False, False, theta, a, b, c, generator.get_state())
+        state = State(0, False, False, theta, a, b, c, generator.get_state())
+        if self.config.batch_size:
+            state.batch_rng = torch.Generator().manual_seed(self.config.seed).get_state()
+        return state
 
-    def module_at(self, parameters: Tensor) -> nn.Sequential:
+    def module_at(self, parameters: Tensor) -> nn.Module:
         """A new module that holds the given flat parameters, shape (P,)."""
         module = self.new_module()
         nn.utils.vector_to_parameters(parameters.clone(), module.parameters())
@@ -123,7 +168,7 @@ class Problem:
         before, last = state.previous_gradient, state.gradient
         gradient = flatten([g.detach() for g in grads])
         loss = float(mean.detach())
-        accuracy = float((outputs.detach().argmax(dim=1) == self.targets).double().mean())
+        share = accuracy(outputs.detach(), self.targets)
         grad_norm = float(gradient.double().norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
@@ -159,16 +204,51 @@ class Problem:
             grad_norm,
             grad_v,
             oscillation,
-            accuracy,
+            share,
         )
         state.diverged = not logged.finite
         return logged, losses.detach().numpy()
 
     def update(self, state: State) -> None:
-        r"""$\theta_{n+1} = \theta_n - \eta g_n$ with the gradient of the logged step n."""
-        state.parameters = state.parameters - self.config.lr * state.gradient
+        r"""One step of the optimizer from θ_n; for gradient descent $\theta_{n+1} = \theta_n - \eta g_n$.
+
+        With batches the gradient is that of the step's rows, else the logged one of all rows.
+        """
+        if self.config.plain_descent:
+            state.parameters = state.parameters - self.config.lr * state.gradient
+        else:
+            self._optimizer_step(state)
         state.step += 1
         state.logged = False
+
+    def _optimizer_step(self, state: State) -> None:
+        c = self.config
+        theta = state.parameters.clone().requires_grad_()
+        optimizer = make_optimizer(c.optimizer, [theta], c.lr, **c.optimizer_settings)
+        if state.optimizer:
+            optimizer.state[theta].update({name: value.clone() for name, value in state.optimizer.items()})
+        rows, batch_rng = None, state.batch_rng
+        if c.batch_size:
+            rows, batch_rng = batch_rows(len(self.inputs), c.batch_size, state.step, state.batch_rng)
+        known = state.gradient if rows is None else None
+
+        def closure() -> Tensor:
+            nonlocal known
+            theta.grad = self._gradient(theta.detach(), rows) if known is None else known.clone()
+            known = None  # only the first call is at θ_n
+            return torch.zeros((), dtype=self.dtype)
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        kept = {name: value.detach() for name, value in optimizer.state[theta].items()}
+        state.parameters, state.batch_rng, state.optimizer = theta.detach(), batch_rng, kept
+
+    def _gradient(self, parameters: Tensor, rows: Tensor | None) -> Tensor:
+        """Gradient of the mean loss of some rows, flat, shape (P,)."""
+        params = list(self.module.parameters())
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(parameters.clone(), params)
+        inputs, targets = (self.inputs, self.targets) if rows is None else (self.inputs[rows], self.targets[rows])
+        return flatten(torch.autograd.grad(self.loss(self.module(inputs), targets).mean(), params))
 
 
 def row_of(logged: StepState, example_loss: np.ndarray) -> dict[str, np.ndarray | float | int]:

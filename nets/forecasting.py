@@ -15,7 +15,6 @@ from analysis.verification import verify_forecast
 from .descent import StepState
 from .files import RunError
 from .forecasts import forecast_registration, forecast_rows
-from .losses import per_example_loss
 from .provenance import git_revision
 from .run import Run
 
@@ -25,13 +24,24 @@ MOMENTS = {"approach": APPROACH, "onset": 1.0}
 
 
 def stop_at_sharpness(run: Run, fraction: float) -> Callable[[StepState], bool]:
-    """A predicate for ``Run.advance``: the sharpness reaches ``fraction`` of 2/η from below.
+    """A predicate for ``Run.advance``: the sharpness reaches ``fraction`` of its critical value from below.
 
-    The same rule as ``analysis.oscillation.onset_step``, applied as the steps come.
+    That value is 2/η for gradient descent and ``TrainConfig.critical_sharpness`` in general. The same rule as
+    ``analysis.oscillation.onset_step``, applied as the steps come.
+
+    Raises:
+        RunError: If the run's optimizer has no constant critical sharpness.
     """
+    critical = run.config.critical_sharpness
+    if critical is None or critical <= 0:
+        raise RunError(
+            f"optimizer {run.config.optimizer} with these options has no constant critical sharpness to stop at; "
+            "stop at a step instead"
+        )
+    lr = run.config.lr if run.config.plain_descent else 2.0 / critical
     seen = [float(s) for s in run.history()["sharpness"].values] if run.rows else []
-    already = onset_step(seen, run.config.lr, fraction) is not None if seen else False
-    level = fraction * 2.0 / run.config.lr
+    already = onset_step(seen, lr, fraction) is not None if seen else False
+    level = fraction * 2.0 / lr
     below = [any(s < level for s in seen)]
 
     def reached(state: StepState) -> bool:
@@ -47,7 +57,7 @@ def stop_at_sharpness(run: Run, fraction: float) -> Callable[[StepState], bool]:
 def run_losses(run: Run) -> ExampleLosses:
     r"""The function $\theta \mapsto (\ell_1, \dots, \ell_n)$ of a run's parameters, on its own data."""
     problem = run.problem
-    return example_losses(run.parameters(), per_example_loss(run.config.loss), problem.inputs, problem.targets)
+    return example_losses(run.parameters(), problem.loss, problem.inputs, problem.targets)
 
 
 def record_arrays(run: Run) -> dict[str, np.ndarray]:
@@ -61,8 +71,13 @@ def run_point(run: Run) -> RunPoint:
     """A stopped run as the forecasts see it.
 
     Raises:
-        RunError: If the run does not stand at a step that it has just recorded.
+        RunError: If the run does not stand at a step that it has just recorded, or is no gradient descent.
     """
+    if not run.config.plain_descent:
+        raise RunError(
+            f"{run.directory} must be a run of full-batch gradient descent to be forecast, it uses "
+            f"{run.config.optimizer}; train with optimizer gd"
+        )
     if run.rows != run.step + 1:
         raise RunError(
             f"{run.directory} must be stopped at a recorded step, it stands before step {run.step}; "

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from .config import TrainConfig
+from .data.dataset import Dataset
 from .files import fsync_path
 
 __all__ = ["ARRAYS", "Block", "create_record", "load_block", "recorded_rows", "write_block"]
@@ -44,13 +45,19 @@ class Block:
     values: dict[str, np.ndarray]
 
     @classmethod
-    def empty(cls, config: TrainConfig, step: int) -> "Block":
-        """The block that holds row ``step``, filled with the fill values."""
+    def empty(cls, config: TrainConfig, step: int, examples: int | None = None) -> "Block":
+        """The block that holds row ``step``, filled with the fill values.
+
+        Args:
+            config: Configuration of the run.
+            step: Row.
+            examples: Number of per-example losses; None: ``config.n_examples``.
+        """
         start = step - step % config.checkpoint_every
         stop = min(start + config.checkpoint_every, config.steps)
         values = {}
         for name, (dtype, dims, _, _) in ARRAYS.items():
-            shape = (stop - start, config.n_examples)[: len(dims)]
+            shape = (stop - start, config.n_examples if examples is None else examples)[: len(dims)]
             kind = np.dtype(dtype or config.dtype)
             values[name] = np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
         return cls(start, stop, values)
@@ -61,28 +68,42 @@ class Block:
             self.values[name][step - self.start] = value
 
 
-def create_record(path: Path, config: TrainConfig, class_labels: np.ndarray) -> None:
-    """Lay out the empty record; ``class_labels`` (example,) are stored as the variable ``target``."""
+def create_record(path: Path, config: TrainConfig, dataset: Dataset) -> None:
+    """Lay out the empty record; targets are stored as the variable ``target``, a generator's truth as ``truth_*``."""
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update({"lr": config.lr, "config_hash": config.config_hash, "time": "lr * step"})
-    sizes = {"step": config.steps, "example": config.n_examples}
+    sizes = {"step": config.steps, "example": dataset.n_losses}
     for name, (dtype, dims, units, description) in ARRAYS.items():
         kind = np.dtype(dtype or config.dtype)
         group.create_array(
             name,
             shape=tuple(sizes[d] for d in dims),
-            chunks=(min(config.checkpoint_every, config.steps), config.n_examples)[: len(dims)],
+            chunks=(min(config.checkpoint_every, config.steps), dataset.n_losses)[: len(dims)],
             dtype=kind,
             fill_value=np.nan if kind.kind == "f" else 0,
             dimension_names=dims,
             attributes={"units": units, "description": description},
         )
+    targets, dims, meaning = dataset.targets, ("example",), "class of each example"
+    if dataset.kind == "regression":
+        meaning = "target of each example"
+        targets, dims = (targets[:, 0], dims) if targets.shape[1] == 1 else (targets, ("example", "output"))
+    elif dataset.kind == "tokens":
+        targets, meaning = targets.reshape(-1), "token to be predicted"
     group.create_array(
         "target",
-        data=np.asarray(class_labels, dtype=np.int64),
-        dimension_names=("example",),
-        attributes={"units": "1", "description": "class of each example"},
+        data=np.asarray(targets, dtype=np.float64 if dataset.kind == "regression" else np.int64),
+        dimension_names=dims,
+        attributes={"units": "1", "description": meaning},
     )
+    for name, value in dataset.truth.items():
+        if value.shape == (dataset.n_losses,):
+            group.create_array(
+                f"truth_{name}",
+                data=value.astype(np.int8) if value.dtype == bool else value,
+                dimension_names=("example",),
+                attributes={"units": "1", "description": f"{name}, known to the generator of the data"},
+            )
 
 
 def write_block(path: Path, block: Block) -> None:
@@ -106,7 +127,8 @@ def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
     """
     for leftover in path.rglob("*.partial"):
         leftover.unlink()
-    block = Block.empty(config, min(rows, config.steps - 1))
+    examples = zarr.open_array(path / "example_loss", mode="r").shape[1]
+    block = Block.empty(config, min(rows, config.steps - 1), examples)
     have = rows - block.start
     if have > 0:
         group = zarr.open_group(path, mode="r")

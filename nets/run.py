@@ -69,7 +69,7 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
         build.mkdir()
         write_json(build / "config.json", config.to_dict())
         write_json(build / "provenance.json", provenance(threads))
-        create_record(build / "record.zarr", config, dataset.targets)
+        create_record(build / "record.zarr", config, dataset)
         ckpt.save_checkpoint(
             build / "checkpoint.safetensors",
             problem.initial_state(),
@@ -159,7 +159,7 @@ class Run:
             self._problem = Problem(self.config, self.dataset)
         return self._problem
 
-    def parameters(self) -> nn.Sequential:
+    def parameters(self) -> nn.Module:
         """A new module that holds the current parameters θ_n."""
         return self.problem.module_at(self._state.parameters)
 
@@ -192,7 +192,7 @@ class Run:
             ckpt.save_weights(path, self._state.parameters, about)
         return path
 
-    def snapshot_module(self, step: int) -> nn.Sequential:
+    def snapshot_module(self, step: int) -> nn.Module:
         """A new module that holds the parameters of a snapshot.
 
         Raises:
@@ -273,7 +273,7 @@ class Run:
             problem.update(state)
             if state.step == block.stop and state.step < last:
                 self._commit(block)
-                block = Block.empty(self.config, state.step)
+                block = Block.empty(self.config, state.step, self.dataset.n_losses)
         self._commit(block)
 
     def _commit(self, block: Block) -> None:

@@ -16,7 +16,8 @@ stdout = Console()
 
 def advance_with_progress(run: "Run", until: Any = None, label: str = "train") -> "RunStatus":
     """``run.advance(until)`` with a bar that shows step, loss and sharpness."""
-    threshold = 2.0 / run.config.lr
+    critical = run.config.critical_sharpness
+    of = "" if critical is None else f" of {critical:.3g}"
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -28,7 +29,7 @@ def advance_with_progress(run: "Run", until: Any = None, label: str = "train") -
         task = bar.add_task(label, total=run.config.steps, completed=run.rows, state="")
 
         def show(state: Any) -> None:
-            text = f"loss {state.loss:.4g}  sharpness {state.sharpness:.3g} of {threshold:.3g}"
+            text = f"loss {state.loss:.4g}  sharpness {state.sharpness:.3g}{of}"
             bar.update(task, completed=state.step + 1, state=text)
 
         return run.advance(until, on_step=show)

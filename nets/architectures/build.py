@@ -65,7 +65,8 @@ def build_model(
     if name == "gpt":
         if task.vocabulary is None:
             raise ValueError("model gpt needs tokens as inputs, the data have none; choose another model or data text")
-        return gpt(task.vocabulary, task.input_shape[0], last_only=not task.per_position, **common)
+        common.update(last_only=not task.per_position, d_out=task.n_outputs)
+        return gpt(task.vocabulary, task.input_shape[0], **common)
     if task.vocabulary is not None:
         raise ValueError(f"model {name} needs numbers as inputs, the data are tokens; choose model gpt")
     if name in ("vgg11", "resnet18", "vit"):

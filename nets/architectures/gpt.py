@@ -22,6 +22,7 @@ class GPT(nn.Module):
         activation: "gelu", "relu" or "tanh".
         tied: Whether the head is the token embedding (as in GPT-2) or a matrix of its own.
         last_only: Give the logits of the last position only, (n, T) → (n, V).
+        d_out: Give the logits of the first so many tokens only, where the rest are no answers; None: all V.
     Raises:
         ValueError: If a size is no integer ≥ 1, or the heads do not divide the width.
     """
@@ -37,12 +38,15 @@ class GPT(nn.Module):
         activation: str = "gelu",
         tied: bool = True,
         last_only: bool = False,
+        d_out: int | None = None,
     ) -> None:
         super().__init__()
         sizes = {"vocabulary": vocabulary, "context": context, "width": width, "depth": depth}
         for name, value in sizes.items():
             count(name, value)
-        self.context, self.last_only = context, last_only
+        if not 1 <= (d_out or vocabulary) <= vocabulary:
+            raise ValueError(f"d_out must lie in 1..{vocabulary}, the vocabulary, got {d_out}; pass fewer")
+        self.context, self.last_only, self.d_out = context, last_only, d_out
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(context, width))
         self.blocks = nn.Sequential(*(Block(width, heads, True, activation) for _ in range(depth)))
@@ -65,7 +69,7 @@ class GPT(nn.Module):
         if t > self.context:
             raise ValueError(f"tokens must have at most {self.context} positions, got {t}; pass a larger context")
         x = self.norm(self.blocks(self.tokens(tokens) + self.positions[:t]))
-        return self.head(x[:, -1] if self.last_only else x)
+        return self.head(x[:, -1] if self.last_only else x)[..., : self.d_out]
 
 
 def gpt(
@@ -78,6 +82,7 @@ def gpt(
     activation: str = "gelu",
     tied: bool = True,
     last_only: bool = False,
+    d_out: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> GPT:
@@ -92,5 +97,6 @@ def gpt(
             activation=activation,
             tied=tied,
             last_only=last_only,
+            d_out=d_out,
         )
     return net.to(dtype)

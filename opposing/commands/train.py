@@ -1,4 +1,4 @@
-"""``opposing train``: a full-batch gradient-descent run on disk, stopped, resumed or run to its end."""
+"""``opposing train``: a training run on disk, stopped, resumed or run to its end."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ UNTIL = ("end", "approach", "onset")
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train a network by full-batch gradient descent; every step is recorded.
+    """Train a network, by default by full-batch gradient descent; every step is recorded.
 
     Attributes:
         out: Directory of a new run.
         resume: Directory of a run to continue, to the same bits as if it had never stopped.
-        until: Where to stop: "end", "approach" (sharpness at 0.75 of 2/lr), "onset" (at 2/lr), or a step.
+        until: Where to stop: "end", "approach" (sharpness at 0.75 of its critical value, 2/lr for gradient
+            descent), "onset" (at that value), or a step.
         config: Options of the run.
     """
 

@@ -1,4 +1,4 @@
-"""Kill a run again and again with SIGKILL and resume it: `python kill_harness.py FOLDER STEPS KILLS SEED`.
+"""Kill a run again and again with SIGKILL and resume it: `python kill_harness.py FOLDER STEPS KILLS SEED RUN`.
 
 A process of its own, which imports everything once and computes nothing itself (no threads yet), so that
 each victim is a cheap fork. Kinds of kill, in turn:
@@ -25,6 +25,24 @@ from nets.run import Run, create_run
 
 torch.set_num_threads(1)
 KINDS = ("start", "step", "rename")
+RUNS = {
+    "gd": {"widths": (8,), "lr": 0.1},
+    "adam": {"widths": (8,), "lr": 0.003, "optimizer": "adam", "batch_size": 16, "model_options": ("norm=batch",)},
+    "split_sgd": {
+        "lr": 0.02,
+        "optimizer": "split_sgd",
+        "optimizer_options": ("threshold=0.02",),
+        "batch_size": 16,
+        "model": "vit",
+        "model_options": ("width=8", "depth=1", "heads=2"),
+    },
+    "momentum": {
+        "lr": 0.02,
+        "optimizer": "heavy_ball",
+        "model": "vit",
+        "model_options": ("width=8", "depth=1", "heads=2"),
+    },
+}
 
 
 def fork(task) -> int:
@@ -96,9 +114,8 @@ def finish(directory: Path) -> None:
 def main() -> None:
     folder, steps, kills, seed = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     sklearn.datasets.load_digits()
-    config = TrainConfig(
-        n_examples=40, widths=(8,), lr=0.1, steps=steps, checkpoint_every=7, threads=1, dtype="float32"
-    )
+    options = {"n_examples": 40, "steps": steps, "checkpoint_every": 7, "threads": 1, "dtype": "float32"}
+    config = TrainConfig(**options, **RUNS[sys.argv[5]])
     for name in ("whole", "killed"):
         os.waitpid(fork(lambda name=name: create_run(folder / name, config)), 0)
     finish(folder / "whole")

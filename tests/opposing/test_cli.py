@@ -64,6 +64,12 @@ def test_help_of_a_command_has_an_example_and_no_heavy_imports(name):
         (["train", "--out", "{tmp}/x", "--data", "cifar10", "--data-path", "{tmp}/none"], "none"),
         (["train", "--out", "{tmp}/x", "--until", "later"], "until must be one of"),
         (["train", "--resume", "{tmp}/none"], "must be a run directory"),
+        (["train", "--out", "{tmp}/x", "--optimizer", "lion"], "optimizer must be one of gd, sgd"),
+        (["train", "--out", "{tmp}/x", "--data", "mnist"], "data must be one of digits, cifar10"),
+        (["train", "--out", "{tmp}/x", "--model", "no_such:net"], "no_such failed with ModuleNotFoundError"),
+        (["train", "--out", "{tmp}/x", "--model-options", "norm=group"], "norm must be one of none, layer, batch"),
+        (["train", "--out", "{tmp}/x", "--label-smoothing", "1"], "label_smoothing must lie in [0, 1), got 1"),
+        (["train", "--out", "{tmp}/x", "--batch-size", "9"], "batch_size must be 0 for optimizer gd, got 9"),
         (["forecast", "{tmp}/none"], "must be a run directory"),
         (["verify", "{tmp}/none"], "must be a run directory"),
         (["derive", "nothing"], "derivation must be one of"),
@@ -141,6 +147,31 @@ def test_simulate_takes_every_optimizer_with_its_hyperparameters(capsys):
     capsys.readouterr()
     assert call("simulate", "--optimizer", "sam", "--hyper", "momentum", "0.5") == 2
     assert "hyper of sam must be of rho; got 'momentum'" in capsys.readouterr().err
+
+
+def test_train_another_model_on_other_data_with_another_optimizer(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--data", "planted", "--data-options", "size=4", "alpha=10", "--model", "resnet18"]
+    options += ["--model-options", "width=0.03125", "norm=group", "--loss", "cross_entropy", "--label-smoothing", "0.1"]
+    options += [
+        "--optimizer",
+        "split_sgd",
+        "--optimizer-options",
+        "threshold=0.05",
+        "--batch-size",
+        "16",
+        "--lr",
+        "0.01",
+    ]
+    options += ["--n-examples", "40", "--steps", "6", "--threads", "1"]
+    assert call("train", "--out", run, "--until", "4", *options) == 0
+    assert "stopped at step 4" in " ".join(capsys.readouterr().out.split())
+    assert call("train", "--resume", run) == 0
+    assert "finished at step 6" in " ".join(capsys.readouterr().out.split())
+    assert call("forecast", run) == 2
+    assert "must be a run of full-batch gradient descent" in capsys.readouterr().err
+    config = json.loads((run / "config.json").read_text())
+    assert config["model_options"] == ["norm=group", "width=0.03125"]
 
 
 def test_train_forecast_verify_and_draw(tmp_path, capsys):
