@@ -239,7 +239,9 @@ def numba_source(program: Program, *, events: bool = True, floor: bool = False, 
     test += [f"S[{rows.index(g.exponent)}, j] == saved[{rows.index(g.exponent)}, j]" for g in program.groups]
     still = exits and not program.aux and not program.counts and not floor
     shrinks = [
-        f"shrink[{i}, j] = abs(S[{rows.index(v)}, j] / saved[{rows.index(v)}, j])" for i, v in enumerate(carried)
+        f"shrink[{i}, j] = abs(S[{rows.index(v)}, j] / saved[{rows.index(v)}, j])"
+        f" if saved[{rows.index(v)}, j] != 0.0 else 1.0"
+        for i, v in enumerate(carried)
     ]
     # without events a run's end is seen at the end of a block only
     renorm = ([] if before else ["nf = float(stop)", *survival]) + _renormalise(program, events)
