@@ -31,8 +31,8 @@ def distinct_components(matrix: np.ndarray, most: int, seed: int = 0) -> tuple[n
 
     An oscillating direction has one amplitude per step. Higher orders in it, and a network that changes over the
     window, add small components that rise and fall with the main one; turned to simple structure they would cut the
-    pair apart. So a component must hold 5 % of the matrix' sum of squares (before rotation), and where two have amplitudes with a
-    cosine beyond 0.95 one component fewer is fitted.
+    pair apart. So a component must hold 5 % of the matrix' sum of squares (before rotation), and where two have
+    amplitudes with a cosine beyond 0.95 one component fewer is fitted.
 
     Args:
         matrix: Z, shape (B, n).

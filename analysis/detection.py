@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from analysis.curvature import flatten
 from analysis.decomposition import distinct_components
 from analysis.demodulation import BLOCK, STRIDE, demodulated_blocks
 from analysis.opposition import (
@@ -339,21 +340,21 @@ def with_gradients(
         vectors: Top eigenvectors, shape (P,) or (K, P). Each pair's share is along the one whose
             $|v\cdot\sum_i w_i \nabla\ell_i|$ is largest, w the pair's weights.
     """
-    n = detection.n_examples
-    pairs = []
+    points = [p.detach().requires_grad_() for p in params]
+    values = losses(points)
+    if values.shape != (detection.n_examples,):
+        raise ValueError(
+            f"losses must give {detection.n_examples} values, got shape {tuple(values.shape)}; use the same examples"
+        )
     basis = None if vectors is None else vectors.reshape(-1, vectors.shape[-1])
     curvature = [] if basis is None else [example_curvature(losses, params, v).detach().cpu().numpy() for v in basis]
+    pairs = []
     for pair in detection.pairs:
         opposition = gradient_opposition(losses, params, pair.members, pair.signs)
         share = pair.sharpness_share
         if basis is not None:
-            points = [p.detach().requires_grad_() for p in params]
-            value = losses(points)
-            if value.shape != (n,):
-                raise ValueError(f"losses must give {n} values, got shape {tuple(value.shape)}; use the same examples")
-            weights = torch.as_tensor(pair.weights, dtype=value.dtype, device=value.device)
-            grads = torch.autograd.grad(value @ weights, points)
-            along = basis @ torch.cat([g.reshape(-1) for g in grads])
+            weights = torch.as_tensor(pair.weights, dtype=values.dtype, device=values.device)
+            along = basis @ flatten(torch.autograd.grad(values @ weights, points, retain_graph=True))
             share = sharpness_share(curvature[int(along.abs().argmax())], pair.members)
         pairs.append(
             dataclasses.replace(pair, opposition=opposition, opposition_from="gradients", sharpness_share=share)
