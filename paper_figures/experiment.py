@@ -75,7 +75,7 @@ def compute(directory: Path) -> dict[str, Any]:
         "sheet": {n: images(run.config, [int(i) for i in g[:SHEET]]) for n, g in groups.items()},
         "labels": {n: run.dataset.targets[g[:SHEET]] for n, g in groups.items()},
         "class_names": run.dataset.class_names,
-        "title": f"{NAMES[run.config.data]}, {NAMES[run.config.activation]} MLP, {NAMES[run.config.loss]}",
+        "title": _title(run.config),
         "path": None,
     }
     if "spike" in forecasts[-1]:
@@ -85,6 +85,11 @@ def compute(directory: Path) -> dict[str, Any]:
         data["path"] = (out["made_at_step"] + np.arange(path.amplitude.size), path.amplitude)
         data["forecast_spike"] = out["spike"]["peak_step"]
     return data
+
+
+def _title(config: Any) -> str:
+    model = f"{NAMES[config.activation]} MLP" if config.model == "mlp" else config.model
+    return f"{NAMES.get(config.data, config.data)}, {model}, {NAMES[config.loss]}"
 
 
 def plot(data: dict[str, Any]) -> Figure:
