@@ -31,7 +31,7 @@ def half_square(outputs, targets):
     return 0.5 * (outputs[:, 0] - targets).square()
 
 
-def planted_net(steps, alpha=50.0, lr=0.06, share=0.08, n=400, d=20, seed=0):
+def planted_net(steps, alpha=50.0, lr=0.06, share=0.08, n=400, d=20, width=32, seed=0):
     """Targets depend on whether an example carries the feature, and not on its sign; full-batch gradient descent."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, d))
@@ -42,7 +42,7 @@ def planted_net(steps, alpha=50.0, lr=0.06, share=0.08, n=400, d=20, seed=0):
     x = x + np.outer(sign, direction / np.linalg.norm(direction)) * np.sqrt(alpha / share)
     y = target + carrier + 0.1 * rng.standard_normal(n)
     torch.manual_seed(seed)
-    net = torch.nn.Sequential(torch.nn.Linear(d, 32, bias=False), torch.nn.Linear(32, 1, bias=False)).double()
+    net = torch.nn.Sequential(torch.nn.Linear(d, width, bias=False), torch.nn.Linear(width, 1, bias=False)).double()
     inputs, targets = torch.tensor(x), torch.tensor(y)
     record = []
     for _ in range(steps):
