@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from analysis.curvature import flatten
+from analysis.curvature.attribution import attribute
 from analysis.decomposition import distinct_components
 from analysis.demodulation import BLOCK, STRIDE, demodulated_blocks
 from analysis.opposition import (
@@ -22,7 +23,6 @@ from analysis.opposition import (
     TailIndex,
     balance,
     cancellation_p_value,
-    example_curvature,
     gradient_opposition,
     hill_tail_index,
     outlier_members,
@@ -262,7 +262,7 @@ def detect_in_projections(
     Args:
         projections: $\nabla\ell_i\cdot v_k$, shape (n,) or (n, K), one column per eigenvector (`project_losses`).
         step: Step of the parameters.
-        curvature: $v_k^\top H_i v_k$ in the same shape (`example_curvature`), for the share of the sharpness.
+        curvature: $v_k^\top H_i v_k$ in the same shape (`analysis.curvature.attribution`), for the shares.
     """
     s = finite("projections", projections)
     s = s[:, None] if s.ndim == 1 else s
@@ -347,7 +347,7 @@ def with_gradients(
             f"losses must give {detection.n_examples} values, got shape {tuple(values.shape)}; use the same examples"
         )
     basis = None if vectors is None else vectors.reshape(-1, vectors.shape[-1])
-    curvature = [] if basis is None else [example_curvature(losses, params, v).detach().cpu().numpy() for v in basis]
+    curvature = [] if basis is None else [attribute(losses, params, v).curvatures.detach().cpu().numpy() for v in basis]
     pairs = []
     for pair in detection.pairs:
         opposition = gradient_opposition(losses, params, pair.members, pair.signs)

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from analysis.curvature import flat_hvp, flatten, top_eigenpair
+from analysis.curvature.attribution import attribute
 from analysis.demodulation import RunningDemodulation
 from analysis.detection import Detection, detect_in_blocks, detect_in_projections, with_gradients
-from analysis.opposition import example_curvature
-from analysis.projection import project_losses
 
 __all__ = ["OpposingSignals", "TokenExample", "per_example"]
 
@@ -217,12 +216,12 @@ class OpposingSignals:
             vectors: Shape (P,) or (K, P); None computes ``count`` of them.
         """
         basis = self.eigenvectors(count) if vectors is None else vectors.reshape(-1, vectors.shape[-1])
-        params = self._params()
-
-        def columns(function: Callable[..., Tensor]) -> np.ndarray:
-            return np.column_stack([function(self.losses, params, v).detach().double().cpu().numpy() for v in basis])
-
-        return detect_in_projections(columns(project_losses), self._next, columns(example_curvature))
+        found = [attribute(self.losses, self._params(), v) for v in basis]
+        slopes, curvatures = (
+            torch.stack(columns, dim=1).detach().double().cpu().numpy()
+            for columns in ([a.slopes for a in found], [a.curvatures for a in found])
+        )
+        return detect_in_projections(slopes, self._next, curvatures)
 
     def _params(self) -> list[Tensor]:
         return [p.detach() for p in self.model.parameters() if p.requires_grad]

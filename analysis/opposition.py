@@ -9,9 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 from torch import Tensor
-from torch.func import jvp
 
-from analysis.curvature import unflatten
 from analysis.projection import ExampleLosses, group_gradient
 from toymodels.validation import finite
 
@@ -20,7 +18,6 @@ __all__ = [
     "TailIndex",
     "balance",
     "cancellation_p_value",
-    "example_curvature",
     "gradient_opposition",
     "hill_tail_index",
     "outlier_members",
@@ -180,20 +177,6 @@ def hill_tail_index(values: ArrayLike, top: int | None = None) -> TailIndex:
         return TailIndex(float("nan"), float("nan"))
     index = 1.0 / float(np.mean(np.log(size[:k] / size[k])))
     return TailIndex(index, index / float(np.sqrt(k)))
-
-
-def example_curvature(losses: ExampleLosses, params: Sequence[Tensor], direction: Tensor) -> Tensor:
-    r"""$v^\top H_i v$ for every example at once, by two nested forward-mode products (exact), shape (n,).
-
-    Their mean is $v^\top H v$, the sharpness if v is the top eigenvector.
-    """
-    points = tuple(p.detach() for p in params)
-    tangents = tuple(unflatten(direction, points))
-
-    def slope(*p: Tensor) -> Tensor:
-        return jvp(lambda *q: losses(q), p, tangents)[1]
-
-    return jvp(slope, points, tangents)[1]
 
 
 def sharpness_share(curvature: ArrayLike, members: ArrayLike) -> float:

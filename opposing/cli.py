@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a network by full-batch gradient descent, recording sharpness and every example's loss",
     "forecast": "forecast the oscillation of a stopped run, before it goes on",
     "verify": "score a run's forecasts against what came after them",
+    "signals": "list a run's opposing signals: when each appears, its pair of groups, when it ends",
     "figures": "draw the figures of theory and experiment",
 }
 

@@ -45,6 +45,8 @@ def planted_net(steps, alpha=50.0, lr=0.06, share=0.08, n=400, d=20, width=32, s
     net = torch.nn.Sequential(torch.nn.Linear(d, width, bias=False), torch.nn.Linear(width, 1, bias=False)).double()
     inputs, targets = torch.tensor(x), torch.tensor(y)
     record = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices this small run slower on several
     for _ in range(steps):
         losses = half_square(net(inputs), targets)
         record.append(losses.detach().numpy().copy())
@@ -52,4 +54,5 @@ def planted_net(steps, alpha=50.0, lr=0.06, share=0.08, n=400, d=20, width=32, s
         with torch.no_grad():
             for p, g in zip(net.parameters(), gradients, strict=True):
                 p -= lr * g
+    torch.set_num_threads(threads)
     return PlantedNet(net, inputs, targets, sign, np.array(record), lr)

@@ -6,12 +6,12 @@ import torch
 from planted_nets import planted_net
 from scipy.stats import binom, kstest
 
-from analysis.curvature import flat_hvp, flatten, top_eigenpair, unflatten
+from analysis.curvature import flat_hvp, flatten, top_eigenpair
+from analysis.curvature.attribution import attribute
 from analysis.detection import detect_in_both, detect_in_losses, detect_in_projections, with_gradients
 from analysis.opposition import (
     balance,
     cancellation_p_value,
-    example_curvature,
     gradient_opposition,
     hill_tail_index,
     outlier_members,
@@ -19,7 +19,7 @@ from analysis.opposition import (
     overlap,
     sharpness_share,
 )
-from analysis.projection import example_losses, group_gradient, project_losses
+from analysis.projection import group_gradient, project_losses
 
 
 def eigenpair(functions):
@@ -38,26 +38,13 @@ def before():
     pair = eigenpair(functions)
     assert 0.7 < pair.value * net.lr / 2 < 0.8
     projections = project_losses(*functions, pair.vector).numpy()
-    curvature = example_curvature(*functions, pair.vector).numpy()
+    curvature = attribute(*functions, pair.vector).curvatures.numpy()
     return net, functions, pair, projections, curvature
 
 
 @pytest.fixture(scope="module")
 def during():
     return detect_in_losses(planted_net(140).losses[100:], first_step=100)
-
-
-def test_example_curvature_equals_one_hessian_per_example():
-    torch.manual_seed(1)
-    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
-    x, y = torch.randn(6, 3).double(), torch.randn(6, 2).double()
-    losses = example_losses(net, lambda o, t: 0.5 * (o - t).square().sum(1), x, y)
-    params = [p.detach() for p in net.parameters()]
-    v = torch.randn(flatten(params).numel()).double()
-    got = example_curvature(losses, params, v)
-    for i in range(6):
-        dense = torch.autograd.functional.hessian(lambda f, i=i: losses(unflatten(f, params))[i], flatten(params))
-        assert got[i].item() == pytest.approx((v @ dense @ v).item(), rel=1e-9)
 
 
 def test_projections_name_the_carriers_before_anything_oscillates(before):

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from analysis.callbacks import lightning_callback, trainer_callback
 from analysis.curvature import flatten, unflatten
+from analysis.curvature.attribution import attribute
 from analysis.detection import detect_in_losses, detect_in_projections
 from analysis.observer import OpposingSignals, per_example
-from analysis.opposition import example_curvature
 from analysis.projection import project_losses
 
 
@@ -52,7 +52,7 @@ def test_projections_of_the_observer_are_those_of_the_functions():
     losses, params = net.functions()
     expected = detect_in_projections(
         torch.stack([project_losses(losses, params, v) for v in vectors], 1).numpy(),
-        curvature=torch.stack([example_curvature(losses, params, v) for v in vectors], 1).numpy(),
+        curvature=torch.stack([attribute(losses, params, v).curvatures for v in vectors], 1).numpy(),
     )
     found = signals.project(vectors)
     for a, b in zip(found.pairs, expected.pairs, strict=True):

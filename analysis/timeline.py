@@ -1,0 +1,157 @@
+r"""The opposing signals of a whole run: when each appears, its pair at its height, and when it ends."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.demodulation import BLOCK, STRIDE, block_starts
+from analysis.detection import Detection, OpposingPair, detect_in_losses
+
+__all__ = ["RunSignal", "Timeline", "find_signals"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunSignal:
+    """One pair followed through the windows of a run.
+
+    Args:
+        begin: First step of the first window that shows it.
+        end: Last step of the last such window.
+        peak: Middle step of the window in which its amplitude is largest.
+        pair: The pair in that window.
+        windows: Number of windows that show it.
+        open: Whether the last window of the record still shows it.
+    """
+
+    begin: int
+    end: int
+    peak: int
+    pair: OpposingPair
+    windows: int
+    open: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        own = {k: getattr(self, k) for k in ("begin", "end", "peak", "windows", "open")}
+        return own | {"pair": self.pair.to_dict()}
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """The signals of a run in the order of their beginnings, and what was looked at.
+
+    Args:
+        signals: Signals.
+        windows: Number of windows looked at; about ``level`` times as many would show a pair by chance.
+        window, hop: Steps of a window and between windows.
+        level: Family-wise level within a window.
+        first_step, last_step: Steps looked at.
+    """
+
+    signals: tuple[RunSignal, ...]
+    windows: int
+    window: int
+    hop: int
+    level: float
+    first_step: int
+    last_step: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        own = {k: getattr(self, k) for k in ("windows", "window", "hop", "level", "first_step", "last_step")}
+        return own | {"signals": [s.to_dict() for s in self.signals]}
+
+
+class _Track:
+    """A signal while the run is gone through; mutable."""
+
+    def __init__(self, found: Detection, pair: OpposingPair) -> None:
+        self.begin, self.windows, self.size = found.first_step, 0, -np.inf
+        self.add(found, pair)
+
+    def add(self, found: Detection, pair: OpposingPair) -> None:
+        self.end, self.windows, self.latest = found.last_step, self.windows + 1, pair
+        size = float(np.linalg.norm(pair.weights))
+        if size > self.size:
+            self.size, self.pair, self.peak = size, pair, (found.first_step + found.last_step) // 2
+
+    def done(self, last: int) -> RunSignal:
+        return RunSignal(self.begin, self.end, self.peak, self.pair, self.windows, self.end == last)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return abs(float(a @ b)) / scale if scale > 0 else 0.0
+
+
+def find_signals(
+    losses: ArrayLike,
+    first_step: int = 0,
+    window: int = 40,
+    hop: int = 20,
+    level: float = 0.01,
+    same: float = 0.5,
+    max_pairs: int = 4,
+    seed: int = 0,
+) -> Timeline:
+    r"""Detect in windows along a record and join what is the same pair (measured).
+
+    A pair of the next window continues a signal if the |cosine| of their weights is at least ``same``, the closest
+    first; a signal that no pair continues has ended. The level holds within a window and is not corrected for their
+    number, which is why it is reported.
+
+    Args:
+        losses: Shape (steps, n), consecutive steps; rows from the first that is not finite on are left out.
+        first_step: Step of the first row.
+        window: Steps of a window; a multiple of 5, at least 30 for a p-value below 0.05.
+        hop: Steps between windows; a multiple of 5.
+        level: Family-wise level of the pairs in one window.
+        same: Smallest |cosine| of the same pair, in (0, 1].
+        max_pairs: Most pairs in a window.
+        seed: Of the detections.
+    Raises:
+        ValueError: If the record is shorter than a window or an argument is out of range.
+    """
+    values = np.asarray(losses)
+    for name, value, least in (("window", window, 6 * STRIDE), ("hop", hop, STRIDE)):
+        if value < least or value % STRIDE:
+            raise ValueError(f"{name} must be a multiple of {STRIDE} and at least {least}, got {value}; pass {least}")
+    if not 0 < same <= 1:
+        raise ValueError(f"same must lie in (0, 1], got {same}; pass e.g. 0.5")
+    if values.ndim != 2:
+        raise ValueError(f"losses must have shape (steps, examples), got {values.shape}; pass one row per step")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    values = values[: bad[0]] if bad.size else values
+    last_step = first_step + len(values) - 1
+    starts = [int(s) for s in block_starts(first_step, last_step) if (s + window - STRIDE + BLOCK - 1) <= last_step]
+    starts = starts[:: hop // STRIDE]
+    if not starts:
+        raise ValueError(
+            f"losses must hold a window of {window} finite steps, got {len(values)}; train longer or shorten the window"
+        )
+    running: list[_Track] = []
+    ended: list[_Track] = []
+    last = first_step
+    for start in starts:
+        found = detect_in_losses(
+            values[start - first_step : start - first_step + window], start, max_pairs=max_pairs, seed=seed
+        )
+        last = found.last_step
+        left = list(found.significant(level))
+        links = sorted(
+            ((_cosine(t.latest.weights, p.weights), i, j) for i, t in enumerate(running) for j, p in enumerate(left)),
+            reverse=True,
+        )
+        taken: dict[int, int] = {}
+        for cosine, i, j in links:
+            if cosine >= same and i not in taken and j not in taken.values():
+                taken[i] = j
+                running[i].add(found, left[j])
+        ended += [t for i, t in enumerate(running) if i not in taken]
+        running = [t for i, t in enumerate(running) if i in taken]
+        running += [_Track(found, p) for j, p in enumerate(left) if j not in taken.values()]
+    tracks = sorted(ended + running, key=lambda t: (t.begin, -t.size))
+    signals = tuple(t.done(last) for t in tracks)
+    return Timeline(signals, len(starts), window, hop, level, starts[0], last)
