@@ -123,6 +123,6 @@ def print_signals(content: dict) -> None:
     print(
         f"{len(content['signals'])} signals in {content['windows']} windows of {content['window']} steps, steps "
         f"{content['first_step']}–{content['last_step']}; by chance at most {expected:.2g} windows would show one. "
-        "An open end means that the record ends first. Shares of the sharpness need curvature per example, which a record "
-        "does not hold."
+        "An open end means that the record ends first. A record holds no curvature per "
+        "example, hence no share of the sharpness."
     )

@@ -17,6 +17,15 @@ from analysis.observer import OpposingSignals, per_example
 from analysis.projection import project_losses
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices this small run slower on several threads, much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def loop(net, lr, steps, signals=None):
     for _ in range(steps):
         if signals is not None:

@@ -19,6 +19,15 @@ from analysis.signals import (
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices this small run slower on several threads, much slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 3), (4, 0), (3, 4), (8, 8)])
 def test_complexity_of_one_wave_is_its_frequency(down, right):
     y, x = np.mgrid[:16, :16] / 16
