@@ -78,6 +78,7 @@ def run(command: SignalsCommand) -> int:
 def print_signals(content: dict) -> None:
     """The signals as a table, and what was looked at."""
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
     from opposing.progress import stdout
@@ -118,7 +119,7 @@ def print_signals(content: dict) -> None:
             number(pair["tail_index"]),
             f"{pair['p_value']:.2g}",
         )
-    stdout.print(table)
+    Console(width=max(stdout.width, 120)).print(table)
     expected = content["level"] * content["windows"]
     print(
         f"{len(content['signals'])} signals in {content['windows']} windows of {content['window']} steps, steps "
