@@ -60,8 +60,8 @@ class OpposingPair:
         p_value: Of "no opposing signal": the larger of the next two, since it takes both.
         p_signs: From losses: of an alternation of one phase by chance (`reversal_p_values`). From projections: of a
             cancellation by chance (`cancellation_p_value`). From both: the larger.
-        p_outliers: That the weights are those of a normal distribution (`outlier_p_value`). A run at the edge of
-            stability oscillates with or without outliers.
+        p_outliers: Of weights without outliers (`outlier_p_value`). A run at the edge of stability oscillates with or
+            without them.
         opposition: In [0, 1]; ``opposition_from`` tells of what. "gradients": $\max(0,-\cos(g_+,g_-))$ of the groups'
             mean gradients. "weights": $1 - |\sum w|/\sum|w|$ over the members, the sign structure alone.
         amplitude: Mean |weight| of the members, loss units (NaN from projections, or without members).
@@ -132,14 +132,20 @@ class Detection:
         """p-value of "no pair at all", corrected for the number of pairs looked at (Bonferroni); 1 without pairs."""
         return min([1.0, *(len(self.pairs) * p.p_value for p in self.pairs)])
 
-    def significant(self, level: float = 0.05) -> tuple[OpposingPair, ...]:
-        """Pairs that remain at a family-wise level, by Holm's correction, strongest first."""
+    def significant(self, level: float = 0.05, outliers: bool = True) -> tuple[OpposingPair, ...]:
+        """Pairs that remain at a family-wise level, by Holm's correction, strongest first.
+
+        Args:
+            level: In (0, 1).
+            outliers: Judge ``p_value``; without it ``p_signs`` alone, whoever it is that oscillates.
+        """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level}; pass e.g. 0.05")
-        order = sorted(range(len(self.pairs)), key=lambda k: self.pairs[k].p_value)
+        p_values = [p.p_value if outliers else p.p_signs for p in self.pairs]
+        order = sorted(range(len(self.pairs)), key=lambda k: p_values[k])
         kept = set()
         for rank, k in enumerate(order):
-            if self.pairs[k].p_value > level / (len(self.pairs) - rank):
+            if p_values[k] > level / (len(self.pairs) - rank):
                 break
             kept.add(k)
         return tuple(p for k, p in enumerate(self.pairs) if k in kept)

@@ -93,6 +93,7 @@ def find_signals(
     hop: int = 20,
     level: float = 0.01,
     same: float = 0.5,
+    outliers: bool = True,
     max_pairs: int = 4,
     seed: int = 0,
 ) -> Timeline:
@@ -109,6 +110,7 @@ def find_signals(
         hop: Steps between windows; a multiple of 5.
         level: Family-wise level of the pairs in one window.
         same: Smallest |cosine| of the same pair, in (0, 1].
+        outliers: Only pairs with outliers; without it every pair that oscillates.
         max_pairs: Most pairs in a window.
         seed: Of the detections.
     Raises:
@@ -139,7 +141,7 @@ def find_signals(
             values[start - first_step : start - first_step + window], start, max_pairs=max_pairs, seed=seed
         )
         last = found.last_step
-        left = list(found.significant(level))
+        left = list(found.significant(level, outliers))
         links = sorted(
             ((_cosine(t.latest.weights, p.weights), i, j) for i, t in enumerate(running) for j, p in enumerate(left)),
             reverse=True,

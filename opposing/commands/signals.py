@@ -21,6 +21,7 @@ class SignalsCommand:
         window: Steps of a window; a multiple of 5.
         hop: Steps from one window to the next; a multiple of 5.
         level: Family-wise level of the pairs in one window.
+        outliers: Leave out what oscillates without outliers.
         format: text or json.
         out: A new file for the JSON.
     """
@@ -29,6 +30,7 @@ class SignalsCommand:
     window: int = 40
     hop: int = 20
     level: float = 0.01
+    outliers: bool = False
     format: str = "text"
     out: Path | None = None
 
@@ -52,7 +54,13 @@ def run(command: SignalsCommand) -> int:
         raise ValueError(f"out must be new, but {command.out} exists; choose another name")
     record = Run.open(command.run)
     history = record.history()
-    timeline = find_signals(history["example_loss"].values, window=command.window, hop=command.hop, level=command.level)
+    timeline = find_signals(
+        history["example_loss"].values,
+        window=command.window,
+        hop=command.hop,
+        level=command.level,
+        outliers=command.outliers,
+    )
     critical = record.config.critical_sharpness
     sharpness = np.asarray(history["sharpness"].values, dtype=np.float64)
 
@@ -95,7 +103,8 @@ def print_signals(content: dict) -> None:
         "amplitude",
         "growth",
         "tail",
-        "p",
+        "p (alternates)",
+        "p (outliers)",
     )
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -117,7 +126,8 @@ def print_signals(content: dict) -> None:
             number(pair["amplitude"]),
             number(pair["growth_rate"]),
             number(pair["tail_index"]),
-            f"{pair['p_value']:.2g}",
+            f"{pair['p_signs']:.2g}",
+            f"{pair['p_outliers']:.2g}",
         )
     Console(width=max(stdout.width, 120)).print(table)
     expected = content["level"] * content["windows"]

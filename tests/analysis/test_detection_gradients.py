@@ -144,13 +144,16 @@ def test_members_stand_out_or_there_are_none():
 
 
 def test_p_values_of_signs_and_outliers_keep_their_level():
-    p_cancel, p_outlier = [], []
+    p_cancel, p_outlier, p_normal = [], [], []
     for seed in range(200):
         rng = np.random.default_rng([seed, 5])
         p_cancel.append(cancellation_p_value(rng.standard_t(2, 80), draws=399, seed=seed))
-        p_outlier.append(outlier_p_value(3e-7 * rng.standard_normal(80)) - rng.random() / 400)
+        product = rng.standard_normal(80) * rng.standard_normal(80)
+        p_outlier.append(outlier_p_value(3e-7 * product) - rng.random() / 400)
+        p_normal.append(outlier_p_value(rng.standard_normal(80)))
     assert kstest(p_cancel, "uniform").pvalue > 1e-3
     assert kstest(p_outlier, "uniform").pvalue > 1e-3
+    assert np.mean(np.array(p_normal) <= 0.05) == 0.0  # conservative there
     assert cancellation_p_value(np.tile([1.0, -1.0 - 1e-9], 50)) < 0.15  # ties of equal sizes: P(sum 0) = 0.08
     assert cancellation_p_value(np.ones(50)) == 1.0
     assert outlier_p_value(np.r_[np.zeros(79), 1.0]) == 1 / 400

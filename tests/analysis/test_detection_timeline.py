@@ -59,6 +59,15 @@ def test_a_trained_network_shows_its_planted_signal_and_no_other():
     assert quiet.signals == ()
 
 
+def test_an_edge_without_outliers_is_listed_only_on_request():
+    rng = np.random.default_rng(1)
+    losses = (-1.0) ** np.arange(100)[:, None] * rng.standard_normal(80) + 0.01 * rng.standard_normal((100, 80))
+    assert find_signals(losses).signals == ()
+    everything = find_signals(losses, outliers=False).signals
+    assert len(everything) == 1
+    assert everything[0].pair.p_outliers > 0.05
+
+
 def test_noise_shows_a_signal_at_no_more_than_the_level():
     windows = signals = 0
     for seed in range(20):

@@ -26,10 +26,13 @@ def test_text_and_json_name_the_same_signals(run, tmp_path, capsys):
     assert content["signals"], "this run oscillates at the edge of stability"
     first = content["signals"][0]
     assert first["sharpness_over_critical_at_peak"] > 0.9
-    assert first["pair"]["p_value"] <= 0.01
+    assert first["pair"]["p_signs"] <= 0.01
+    assert all(row["pair"]["p_value"] >= row["pair"]["p_signs"] for row in content["signals"])
     assert len(first["pair"]["members"]) == len(first["pair"]["signs"])
     assert main(["signals", str(run), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == content
+    assert main(["signals", str(run), "--outliers", "--format", "json"]) == 0
+    assert all(row["pair"]["p_value"] <= 0.01 for row in json.loads(capsys.readouterr().out)["signals"])
     assert main(["signals", str(run), "--out", str(out)]) == 2
     assert "out must be new" in capsys.readouterr().err
 
