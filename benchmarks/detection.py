@@ -5,7 +5,7 @@ Rules. Data: the two-layer linear model of the theory ("linear", target γ|x_o|)
 used here). lr is 1.2 times 2/S, S the sharpness that a run at a fifth of 2/S(0) has reached. "losses": members of the
 strongest significant pair of `find_signals`; nothing found counts as recall 0 and has no precision. "projections":
 members of the pair, significant or not, of the projections on the top eigenvector at the first step (of every tenth,
-from 10 on) at which the sharpness is 0.75 of 2/lr. The baselines look at the last step of the pair's window (else of the
+from 10 on) at which the sharpness is 0.75 of 2/lr. The baselines look at the last step of the window (else of the
 record) and are told the number of carriers: highest loss; largest one-step change; gradient cosine (number of examples
 whose gradient has a cosine below -0.5). Nulls: the last window of a run, 200 seeds; lr 0.5 or 1.2 times 2/S.
 """
