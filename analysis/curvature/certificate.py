@@ -12,8 +12,6 @@ eigenvalues of the right side bound those of H one by one, multiplicities includ
 import math
 
 import numpy as np
-import torch
-from torch import Tensor
 
 __all__ = ["complement_bound", "value_bounds"]
 
@@ -37,17 +35,19 @@ def complement_bound(diagonal: list[float], offdiagonal: list[float], size: int,
         return float(zeros[-1])
     wanted = 0.5 * math.log(2 * size / math.pi) - math.log(failure) + float(np.log(beta).sum())
     # p_j(top + x) >= x^j / prod(beta): the root lies within exp(wanted / j) of the top
-    low, high = 0.0, math.exp(wanted / len(alpha))
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if float(np.log(np.maximum(zeros[-1] - zeros + middle, 1e-300)).sum()) < wanted:
-            low = middle
-        else:
-            high = middle
+    high = math.exp(wanted / len(alpha))
+    low = 1e-12 * high
+    for _ in range(4):  # four grids of 32 points: the bracket shrinks to below 1e-4 of the distance
+        grid = np.geomspace(low, high, 32)
+        grid[-1] = high
+        above = np.log(zeros[-1] - zeros[None, :] + grid[:, None]).sum(axis=1) >= wanted
+        above[-1] = True
+        first = int(above.argmax())
+        low, high = (grid[first - 1] if first else low), grid[first]
     return float(zeros[-1] + high)
 
 
-def value_bounds(ritz: Tensor, residual_gram: Tensor, complement: float) -> Tensor:
+def value_bounds(ritz: np.ndarray, residual_gram: np.ndarray, complement: float) -> np.ndarray:
     r"""Upper bounds on the largest eigenvalues of H, one by one (derived).
 
     Args:
@@ -58,11 +58,14 @@ def value_bounds(ritz: Tensor, residual_gram: Tensor, complement: float) -> Tens
         Shape (m,): λ_i(H) ≤ bound_i; with $\lambda_i(H) \ge \theta_i$ the error is at most ``bound_i - ritz_i``.
     """
     m = len(ritz)
-    squares, axes = torch.linalg.eigh(residual_gram)
-    coupling = axes * squares.clamp(min=0).sqrt()  # G with G Gᵀ = RᵀR
-    matrix = torch.zeros(2 * m, 2 * m, dtype=torch.float64)
-    matrix[:m, :m] = torch.diag(ritz)
+    squares, axes = np.linalg.eigh(residual_gram)
+    kept = squares > 1e-14 * max(squares[-1], 0.0)
+    coupling = axes[:, kept] * np.sqrt(squares[kept])  # G with G Gᵀ = RᵀR
+    left_out = math.sqrt(max(float(squares[~kept].sum()), 0.0))
+    r = coupling.shape[1]
+    matrix = np.zeros((m + r, m + r))
+    matrix[range(m), range(m)] = ritz
     matrix[:m, m:], matrix[m:, :m] = coupling, coupling.T
-    matrix[m:, m:] = complement * torch.eye(m, dtype=torch.float64)
-    values = torch.cat([torch.linalg.eigvalsh(matrix), torch.full((m,), complement, dtype=torch.float64)])
-    return values.sort(descending=True).values[:m]
+    matrix[range(m, m + r), range(m, m + r)] = complement
+    values = np.concatenate([np.linalg.eigvalsh(matrix), np.full(m, complement)])
+    return np.sort(values)[::-1][:m] + left_out

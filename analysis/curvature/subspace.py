@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,14 +29,16 @@ class RitzPairs:
     r"""Ritz pairs of a subspace, largest value first.
 
     Args:
-        values: $\theta_i$, shape (m,), float64 on the CPU.
-        weights: Coefficients in the basis, shape (size, m), float64 on the CPU.
-        stale: Share $c_i^2$ of each vector whose product is an old one, shape (m,).
+        values: $\theta_i$, shape (m,), float64.
+        weights: Coefficients in the basis, shape (size, m), float64.
+        doubts: How far the old products in $Hy_i$ may be off, $\sqrt{\sum_j w_{ji}^2 d_j^2}$, shape (m,).
+        shifts: How far that may move $\theta_i$, $\sum_j w_{ji}^2 d_j$, shape (m,).
     """
 
-    values: Tensor
-    weights: Tensor
-    stale: Tensor
+    values: np.ndarray
+    weights: np.ndarray
+    doubts: np.ndarray
+    shifts: np.ndarray
 
 
 class Subspace:
@@ -50,11 +53,16 @@ class Subspace:
     def __init__(self, size: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.basis = torch.empty((capacity, size), dtype=dtype, device=device)
         self.images = torch.empty_like(self.basis)
-        self.fresh: list[bool] = []
-        self.gap = 0.0  # largest ‖(H - H_old) v‖ seen by `refresh`
+        self.ages: list[float] = []  # of the products, in calls; 0: of this operator
+        self.rate = 0.0  # largest ‖(H - H_old) v‖ per call of age, seen by `refresh`
 
     def __len__(self) -> int:
-        return len(self.fresh)
+        return len(self.ages)
+
+    @property
+    def old(self) -> list[int]:
+        """Rows whose product belongs to an earlier operator."""
+        return [i for i, age in enumerate(self.ages) if age > 0]
 
     @property
     def full(self) -> bool:
@@ -71,10 +79,10 @@ class Subspace:
         """W, shape (m, P)."""
         return self.images[: len(self)]
 
-    def load(self, vectors: Tensor, products: Tensor) -> None:
-        """Take over an orthonormal basis whose products belong to an earlier operator."""
+    def load(self, vectors: Tensor, products: Tensor, ages: list[float]) -> None:
+        """Take over an orthonormal basis with products of the given ages."""
         self.basis[: len(vectors)], self.images[: len(vectors)] = vectors, products
-        self.fresh = [False] * len(vectors)
+        self.ages = list(ages)
 
     def orthogonalise(self, vector: Tensor) -> tuple[Tensor | None, float]:
         """The unit vector along the part of ``vector`` outside the space and the norm of that part.
@@ -102,59 +110,68 @@ class Subspace:
         row = len(self)
         self.basis[row] = vector
         self.images[row] = matvec(vector)
-        self.fresh.append(True)
+        self.ages.append(0.0)
         return self.images[row]
 
     def refresh(self, row: int, matvec: Matvec) -> None:
         """Replace the old product of one basis vector."""
         image = matvec(self.basis[row])
-        self.gap = max(self.gap, float((image - self.images[row]).norm()))
+        self.rate = max(self.rate, float((image - self.images[row]).norm()) / self.ages[row])
         self.images[row] = image
-        self.fresh[row] = True
+        self.ages[row] = 0.0
 
     def ritz(self) -> RitzPairs:
         r"""Rayleigh-Ritz: of two products that disagree about $v_i^\top H v_j$ the fresh one is believed."""
         m = len(self)
         with full_precision():
-            cross = (self.vectors @ self.products.T).to("cpu", torch.float64)  # [i, j] = v_i · W_j
-        fresh = torch.tensor(self.fresh)
-        trusted = torch.where(fresh[None, :] == fresh[:, None], 0.5 * (cross + cross.T), cross)
-        matrix = torch.where(fresh[:, None] & ~fresh[None, :], trusted.T, trusted)
-        if not torch.isfinite(matrix).all():
-            nan = torch.full((m,), float("nan"), dtype=torch.float64)
-            return RitzPairs(nan, torch.eye(m, dtype=torch.float64), torch.zeros_like(nan))
-        values, weights = torch.linalg.eigh(matrix)
-        values, weights = values.flip(0), weights.flip(1)
-        stale = weights[~fresh].square().sum(0)
-        return RitzPairs(values, weights, stale)
+            cross = _small(self.vectors @ self.products.T)  # [i, j] = v_i · W_j
+        ages = np.array(self.ages)
+        fresh = ages == 0
+        trusted = np.where(fresh[None, :] == fresh[:, None], 0.5 * (cross + cross.T), cross)
+        matrix = np.where(fresh[:, None] & ~fresh[None, :], trusted.T, trusted)
+        if not np.isfinite(matrix).all():
+            nan = np.full(m, np.nan)
+            return RitzPairs(nan, np.eye(m), nan, nan)
+        values, weights = (a.numpy() for a in torch.linalg.eigh(torch.from_numpy(matrix)))
+        values, weights = values[::-1].copy(), weights[:, ::-1].copy()
+        return RitzPairs(values, weights, *self.doubts(weights, ages))
 
-    def residuals(self, pairs: RitzPairs, count: int) -> tuple[Tensor, Tensor]:
-        r"""$R = HY - Y\Theta$ of the first pairs, shape (count, P), and $R^\top R$, (count, count), float64 on the CPU.
+    def doubts(self, weights: np.ndarray, ages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``doubts`` and ``shifts`` of combinations, were the products of the given ages."""
+        shares = weights**2
+        return self.rate * np.sqrt(ages**2 @ shares), self.rate * (ages @ shares)
+
+    def residuals(self, pairs: RitzPairs, count: int) -> tuple[Tensor, np.ndarray]:
+        r"""$R = HY - Y\Theta$ of the first pairs, shape (count, P), and $R^\top R$, (count, count), float64.
 
         Formed explicitly: $\|Hy\|^2 - \theta^2$ would lose half of the digits. The part inside the space, which only
         old products can leave there, is taken off: what they get wrong there the fresh ones know.
         """
         vectors, products = self.combine(pairs.weights[:, :count])
-        rows = products - pairs.values[:count, None].to(vectors) * vectors
+        rows = products - torch.from_numpy(pairs.values[:count, None]).to(vectors) * vectors
         with full_precision():
-            if not all(self.fresh):
+            if self.old:
                 rows = rows - (rows @ self.vectors.T) @ self.vectors
-            return rows, (rows @ rows.T).to("cpu", torch.float64)
+            return rows, _small(rows @ rows.T)
 
-    def combine(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def combine(self, weights: np.ndarray) -> tuple[Tensor, Tensor]:
         """Vectors and products of combinations, ``weights`` of shape (m, r): two tensors of shape (r, P)."""
-        w = weights.to(self.basis)
+        w = torch.from_numpy(np.ascontiguousarray(weights)).to(self.basis)
         with full_precision():
             return w.T @ self.vectors, w.T @ self.products
 
-    def compress(self, weights: Tensor) -> None:
+    def compress(self, weights: np.ndarray) -> None:
         """Keep only these combinations (orthonormal, shape (m, r)) as the new basis."""
-        stale = (weights[~torch.tensor(self.fresh)].square().sum(0) > 1e-12).tolist()
+        ages = np.sqrt(np.array(self.ages) ** 2 @ weights**2)
+        ages[ages < 1e-9] = 0.0
         vectors, products = self.combine(weights)
         # re-orthonormalise: float32 loses it slowly over hundreds of steps
         with full_precision():
             factor = torch.linalg.cholesky((vectors @ vectors.T).to("cpu", torch.float64)).to(vectors)
             vectors = torch.linalg.solve_triangular(factor, vectors, upper=False)
             products = torch.linalg.solve_triangular(factor, products, upper=False)
-        self.load(vectors, products)
-        self.fresh = [not s for s in stale]
+        self.load(vectors, products, ages.tolist())
+
+
+def _small(matrix: Tensor) -> np.ndarray:
+    return matrix.to("cpu", torch.float64).numpy()

@@ -27,7 +27,8 @@ class CurvatureTracker:
         level: Follow every eigenvalue above this value too, up to ``k_max``; None: exactly k.
         k_max: Most pairs followed where ``level`` is given.
         buffer: Ritz vectors carried besides the wanted ones.
-        max_products: Most products per call, the check not counted.
+        max_products: Most products per call from the second on, the check not counted.
+        max_cold: The same for a cold start.
         max_check: Most products of one check; 0: no checks, and nothing is called converged.
         check_every: Calls from one check to the next.
         failure: Probability that one check misses a larger eigenvalue.
@@ -43,11 +44,12 @@ class CurvatureTracker:
         self,
         k: int = 1,
         *,
-        tol: float = 1e-3,
+        tol: float = 3e-3,
         level: float | None = None,
         k_max: int = 10,
-        buffer: int = 3,
+        buffer: int = 4,
         max_products: int = 100,
+        max_cold: int = 200,
         max_check: int = 100,
         check_every: int = 50,
         failure: float = 1e-6,
@@ -58,13 +60,13 @@ class CurvatureTracker:
         most = k if level is None else max(k, k_max)
         if capacity is None:
             capacity = most + buffer + 60
-        self.settings = Settings(k, tol, level, k_max, buffer, max_products, max_check, failure, capacity)
+        self.settings = Settings(k, tol, level, k_max, buffer, max_products, max_cold, max_check, failure, capacity)
         if check_every < 1:
             raise ValueError(f"check_every must be at least 1, got {check_every}; pass e.g. 50")
         if parity not in (1, 2):
             raise ValueError(f"parity must be 1 or 2, got {parity}; pass 2 at iterates, 1 at midpoints")
         self.check_every, self.parity, self.seed = check_every, parity, seed
-        self._spaces: dict[int, tuple[Tensor, Tensor]] = {}
+        self._spaces: dict[int, tuple[Tensor, Tensor, list[float]]] = {}
         self._calls = 0
         self._last_check: int | None = None
         self._clear = 0  # how many of the largest pairs passed the last check
@@ -102,7 +104,7 @@ class CurvatureTracker:
         if found.checked:
             self._last_check = self._calls
             self._clear = int(found.converged.long().cumprod(0).sum())
-        self._spaces[self._calls % self.parity] = measurement.carry()
+        self._spaces[self._calls % self.parity] = measurement.carry(self.parity)
         self._generator = generator.get_state()
         self._calls += 1
         covered = torch.arange(len(found.values)) < self._clear
@@ -116,8 +118,9 @@ class CurvatureTracker:
             "clear": self._clear,
             "generator": torch.empty(0, dtype=torch.uint8) if self._generator is None else self._generator.clone(),
         }
-        for key, (vectors, products) in self._spaces.items():
+        for key, (vectors, products, ages) in self._spaces.items():
             state[f"vectors_{key}"], state[f"products_{key}"] = vectors.clone(), products.clone()
+            state[f"ages_{key}"] = torch.tensor(ages, dtype=torch.float64)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -126,4 +129,7 @@ class CurvatureTracker:
         self._last_check = None if int(state["last_check"]) < 0 else int(state["last_check"])
         self._generator = state["generator"].clone() if state["generator"].numel() else None
         keys = [int(name.removeprefix("vectors_")) for name in state if name.startswith("vectors_")]
-        self._spaces = {i: (state[f"vectors_{i}"].clone(), state[f"products_{i}"].clone()) for i in keys}
+        self._spaces = {
+            i: (state[f"vectors_{i}"].clone(), state[f"products_{i}"].clone(), state[f"ages_{i}"].tolist())
+            for i in keys
+        }
