@@ -1,0 +1,275 @@
+"""Tracking the sharpness at the edge of stability and from a cold start, against the tools in use, in one process.
+
+Costs are counted in plain full-batch gradients measured beside the products (medians, interleaved), errors against
+a float64 reference. Peers that are not installed are named in the output. ``--scale 1 --steps 200`` is the full
+size (5,000, 1,000 and 512 examples); smaller ones are for shared machines.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse.linalg as sl
+import torch
+from curvature_cases import CASES, Case
+from curvature_peers import (
+    Counted,
+    best_eigsh,
+    best_lobpcg,
+    curvlinops_seconds,
+    eigenthings_products,
+    pyhessian_products,
+)
+from torch import Tensor
+
+from analysis.curvature import CurvatureTracker, LossCurvature
+
+RESULT = Path(__file__).parent / "results" / "curvature.json"
+EXAMPLES = {"A": 5000, "B": 1000, "C": 512}
+PEAK = {"A": 1.6, "B": 0.8, "C": 0.8}  # highest lr, in 2/(sharpness at the start)
+RAMP = 100
+MODES: dict[str, tuple[str, dict]] = {
+    "midpoint, tol 3e-3": ("midpoint", {"tol": 3e-3}),
+    "midpoint, tol 1e-3": ("midpoint", {"tol": 1e-3}),
+    "iterate, two spaces, tol 1e-2": ("iterate", {"tol": 1e-2, "parity": 2}),
+    "iterate, two spaces, tol 3e-3": ("iterate", {"tol": 3e-3, "parity": 2}),
+    "iterate, two spaces, tol 1e-3": ("iterate", {"tol": 1e-3, "parity": 2}),
+    "iterate, one space, tol 3e-3": ("iterate", {"tol": 3e-3}),
+    "iterate, one product": ("iterate", {"tol": 1e-3, "parity": 2, "max_products": 1}),
+    "top 5, iterate, two spaces, tol 3e-3": ("iterate", {"k": 5, "tol": 3e-3, "parity": 2}),
+}
+
+
+def costs(case: Case, curvature: LossCurvature, repeats: int = 7) -> dict[str, float]:
+    """Seconds of a gradient, of a gradient with its graph, and of products; interleaved, medians."""
+    params = curvature.params
+    vector = torch.randn(curvature.size)
+    point = curvature.point()
+
+    def gradient():
+        torch.autograd.grad(case.loss(case.module(case.inputs), case.targets).mean(), params)
+
+    def forward_over_reverse():
+        def grads(*p):
+            names = dict(zip(curvature.names, p, strict=True))
+
+            def loss(q):
+                return case.loss(torch.func.functional_call(case.module, q, (case.inputs,)), case.targets).mean()
+
+            return torch.func.grad(loss)(names)
+
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            points = tuple(p.detach() for p in params)
+            torch.func.jvp(grads, points, tuple(torch.ones_like(p) for p in points))
+
+    def difference():
+        for sign in (1, -1):
+            torch.nn.utils.vector_to_parameters(point + sign * 1e-3 * vector / vector.norm(), params)
+            gradient()
+        torch.nn.utils.vector_to_parameters(point, params)
+
+    product = curvature.linearise()[2]
+    jobs = {
+        "gradient": gradient,
+        "gradient with graph": lambda: curvature.linearise(),
+        "product, double backward": lambda: product(vector),
+        "product, jvp of grad": forward_over_reverse,
+        "product, central difference": difference,
+    }
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for i in range(repeats + 1):
+        for name, job in jobs.items():
+            begin = time.perf_counter()
+            job()
+            if i:
+                times[name].append(time.perf_counter() - begin)
+    return {name: float(np.median(t)) for name, t in times.items()}
+
+
+def lanczos_floor(matvec: Callable[[Tensor], Tensor], size: int, exact: np.ndarray, most: int = 90) -> int:
+    """Products after which plain Lanczos, stopped at the best moment, has every wanted value to 1e-3."""
+    basis = torch.zeros(most + 1, size)
+    g = torch.Generator().manual_seed(1)
+    v = torch.randn(size, generator=g)
+    basis[0] = v / v.norm()
+    alpha, beta = [], []
+    for j in range(most):
+        w = matvec(basis[j])
+        alpha.append(float(w @ basis[j]))
+        for _ in range(2):
+            w = w - basis[: j + 1].T @ (basis[: j + 1] @ w)
+        matrix = np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1)
+        ritz = np.sort(np.linalg.eigvalsh(matrix))[::-1]
+        k = len(exact)
+        if len(ritz) >= k and np.all(np.abs(ritz[:k] / exact - 1) <= 1e-3):
+            return j + 1
+        beta.append(float(w.norm()))
+        basis[j + 1] = w / beta[-1]
+    return most + 1
+
+
+def main() -> None:
+    """Print and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--cases", default="ABC")
+    args = parser.parse_args()
+    rows: list[dict] = []
+    for name in args.cases:
+        rows += run_case(CASES[name](int(EXAMPLES[name] * args.scale)), args.steps)
+        text = json.dumps([finish(r, args) for r in rows], indent=1, allow_nan=False)
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(text + "\n")
+
+
+def run_case(case: Case, steps: int) -> list[dict]:
+    """All rows of one problem: at the start, then tracking at the edge."""
+    rows: list[dict] = []
+    label = f"{case.name}, {len(case.inputs)} examples, {case.source}"
+
+    def add(where: str, metric: str, value, unit: str, baseline: str = "", base=None) -> None:
+        ratio = None if base is None or value is None else value / base
+        print(f"{label:<44}{where:<44}{metric:<46}{value if value is None else round(value, 7)}", flush=True)
+        rows.append(
+            {"case": f"{label}; {where}", "metric": metric, "value": value, "unit": unit}
+            | {"baseline": baseline, "baseline_value": base, "ratio": ratio}
+        )
+
+    single = LossCurvature(case.module, case.loss, case.inputs, case.targets)
+    double = LossCurvature(_double(case.module), case.loss, _double(case.inputs), case.targets)
+    seconds = costs(case, single)
+    for job, t in seconds.items():
+        add("costs", job, t / seconds["gradient"], "gradients")
+    peer = curvlinops_seconds(case, single)
+    add("costs", "product, curvlinops", None if peer is None else peer / seconds["gradient"], "gradients")
+    graph, product = (seconds[j] / seconds["gradient"] for j in ("gradient with graph", "product, double backward"))
+
+    theta = single.point()
+    _cold(add, "start", case, single, double, theta)
+    lr0 = 2 / _reference(double, theta, 1)[0][0]
+    for s in range(RAMP + 20):
+        theta = (
+            theta - lr0 * min(0.8 + (PEAK[case.name] - 0.8) * s / RAMP, PEAK[case.name]) * single.linearise(theta)[1]
+        )
+    lr = lr0 * PEAK[case.name]
+    _cold(add, "edge", case, single, double, theta)
+
+    exact: dict[str, list[np.ndarray]] = {"midpoint": [], "iterate": []}
+    found: dict[str, list] = {mode: [] for mode in MODES}
+    trackers = {m: CurvatureTracker(**({"k": 1, "check_every": 10**6} | o)) for m, (_, o) in MODES.items()}
+    starts: dict[str, np.ndarray | None] = dict.fromkeys(exact)
+    sampled: list[tuple[Tensor, np.ndarray]] = []
+    before, here = theta, theta - lr * single.linearise(theta)[1]
+    for s in range(steps + 1):
+        after = here - lr * single.linearise(here)[1]
+        for where, point in (("midpoint", 0.25 * before + 0.5 * here + 0.25 * after), ("iterate", here)):
+            values, starts[where] = _reference(double, point, 5, starts[where])
+            exact[where].append(values)
+            matvec = single.linearise(point)[2]
+            for mode, (at, _) in MODES.items():
+                if at == where:
+                    found[mode].append(trackers[mode].measure(matvec, torch.zeros_like(point)))
+        if s >= steps - 4:  # consecutive steps, as a peer that tracks would take them
+            sampled.append((here, exact["iterate"][-1]))
+        before, here = here, after
+
+    add("edge", "lr x sharpness, median", float(np.median([e[0] for e in exact["iterate"]]) * lr), "1")
+    points = [(Counted(single.linearise(p)[2], single.size), e) for p, e in sampled]
+    eigsh = {k: best_eigsh(points, k) for k in (1, 5)}
+    lobpcg = {k: best_lobpcg(points, k) for k in (1, 5)}
+    for k in (1, 5):
+        tuned = eigsh[k]
+        setting = "" if tuned is None else f" ({tuned[1]})"
+        add("edge", f"top {k}: eigsh, warm, best tuned{setting}", None if tuned is None else tuned[0], "products")
+        add("edge", f"top {k}: LOBPCG (scipy), warm", lobpcg[k], "products")
+    for mode, (at, options) in MODES.items():
+        k, runs = options.get("k", 1), found[mode][1:]
+        truth = np.array([e[:k] for e in exact[at][1:]])
+        error = np.abs(np.array([r.values.numpy() for r in runs]) / truth - 1).max(axis=1)
+        claimed = np.array([r.errors.numpy().max() for r in runs])
+        used = float(np.mean([r.products for r in runs]))
+        extra = used * product + (graph if at == "midpoint" else graph - 1)
+        others = [b for b in (eigsh[k][0] if eigsh[k] else None, lobpcg[k]) if b is not None]
+        best = min(others) if others else None
+        add(f"edge; {mode}", "products per step", used, "products", "best peer, warm, to 1e-3", best)
+        add(f"edge; {mode}", "extra gradient steps per step", extra, "gradients")
+        for statistic, q in (("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0)):
+            add(f"edge; {mode}", f"relative error, {statistic}", float(np.quantile(error, q)), "1")
+        add(f"edge; {mode}", "share of steps within own estimate", float(np.mean(error <= claimed + 1e-5)), "1")
+        add(f"edge; {mode}", "share of steps beyond 1e-3", float(np.mean(error > 1e-3)), "1")
+    return rows
+
+
+def _cold(add, where: str, case: Case, single: LossCurvature, double: LossCurvature, theta: Tensor) -> None:
+    matvec = single.linearise(theta)[2]
+    torch.nn.utils.vector_to_parameters(theta.clone(), single.params)
+    top = _reference(double, theta, 5)[0]
+    for k in (1, 5):
+        floor = lanczos_floor(matvec, single.size, top[:k])
+        ours = CurvatureTracker(k, tol=1e-3, check_every=1).measure(matvec, torch.zeros_like(theta))
+        search = CurvatureTracker(k, tol=1e-3, max_check=0).measure(matvec, torch.zeros_like(theta))
+        wrong = float(np.abs(search.values.numpy() / top[:k] - 1).max())
+        add(where, f"cold, top {k}: Lanczos floor", floor, "products")
+        add(where, f"cold, top {k}: search", search.products, "products", "Lanczos floor", floor)
+        add(where, f"cold, top {k}: search, relative error", wrong, "1")
+        add(where, f"cold, top {k}: search and check", ours.products, "products", "Lanczos floor", floor)
+        add(where, f"cold, top {k}: all converged", float(ours.converged.all()), "1")
+        tuned = best_eigsh([(Counted(matvec, single.size), top)], k)
+        add(where, f"cold, top {k}: eigsh, best tuned", None if tuned is None else tuned[0], "products")
+        things = eigenthings_products(Counted(matvec, single.size), top[:k])
+        add(where, f"cold, top {k}: hessian-eigenthings Lanczos, steps known", things, "products")
+    power = pyhessian_products(case, float(top[0]))
+    add(where, "cold, top 1: PyHessian power iteration", None if power is None else power[0], "products")
+
+
+def _reference(double: LossCurvature, theta: Tensor, k: int, start: np.ndarray | None = None):
+    """The k largest eigenvalues in float64 by ARPACK, independent of the tracker, and a start for the next call."""
+    matvec = double.linearise(theta.double())[2]
+    operator = sl.LinearOperator(
+        (double.size, double.size), matvec=lambda v: matvec(torch.from_numpy(v.reshape(-1))).numpy(), dtype=float
+    )
+    values, vectors = sl.eigsh(operator, k, which="LA", ncv=2 * k + 12, tol=1e-6, v0=start)
+    return np.sort(values)[::-1], vectors.sum(axis=1)
+
+
+def _double(thing):
+    if isinstance(thing, Tensor):
+        return thing.double() if thing.is_floating_point() else thing
+    import copy
+
+    return copy.deepcopy(thing).double()
+
+
+def finish(row: dict, args: argparse.Namespace) -> dict:
+    """The row with where and how it was made."""
+    peers = ("curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
+    found = {p: _version(p) for p in ("torch", "scipy", "numpy", *peers)}
+    return (
+        {"bench": "curvature"}
+        | row
+        | {
+            "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores, shared",
+            "versions": found,
+            "command": f"benchmarks/curvature.py --scale {args.scale:g} --steps {args.steps} --cases {args.cases}",
+            "date": datetime.date.today().isoformat(),
+        }
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+if __name__ == "__main__":
+    main()
