@@ -1,4 +1,4 @@
-"""The tools in use, each at the best setting that reaches a relative error of 1e-3; None where one is absent or fails."""
+"""The tools in use, each at the best setting that reaches a relative error of 1e-3; None: absent, or it fails."""
 
 import importlib
 import time

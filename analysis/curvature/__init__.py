@@ -2,11 +2,12 @@
 
 from .attribution import Attribution, attribute
 from .certificate import complement_bound, value_bounds
+from .density import SpectralDensity, spectral_density
 from .lanczos import EigenPair, top_eigenpair
 from .measurement import Eigenpairs
 from .operators import LossCurvature, precondition, restrict
 from .tracker import CurvatureTracker
-from .vectors import Matvec, flat_hvp, flatten, unflatten
+from .vectors import Matvec, flat_hvp, flatten, midpoint, unflatten
 
 __all__ = [
     "Attribution",
@@ -15,12 +16,15 @@ __all__ = [
     "Eigenpairs",
     "LossCurvature",
     "Matvec",
+    "SpectralDensity",
     "attribute",
     "complement_bound",
     "flat_hvp",
     "flatten",
+    "midpoint",
     "precondition",
     "restrict",
+    "spectral_density",
     "top_eigenpair",
     "unflatten",
     "value_bounds",
