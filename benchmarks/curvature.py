@@ -236,7 +236,7 @@ def _reference(double: LossCurvature, theta: Tensor, k: int, start: np.ndarray |
     operator = sl.LinearOperator(
         (double.size, double.size), matvec=lambda v: matvec(torch.from_numpy(v.reshape(-1))).numpy(), dtype=float
     )
-    values, vectors = sl.eigsh(operator, k, which="LA", ncv=2 * k + 12, tol=1e-6, v0=start)
+    values, vectors = sl.eigsh(operator, k, which="LA", ncv=2 * k + 12, tol=1e-5, v0=start)
     return np.sort(values)[::-1], vectors.sum(axis=1)
 
 

@@ -159,6 +159,15 @@ def test_an_eigenvalue_hidden_from_the_carried_space_is_found_by_the_check():
     assert found.top == pytest.approx(50, rel=1e-3)
 
 
+def test_a_change_that_the_first_pair_does_not_feel_is_seen():
+    tracker = CurvatureTracker(3, tol=1e-3)
+    rest = [*np.linspace(-3, 5, 60)]
+    measure(tracker, rotated([12.0, 11.0, 10.5, *rest], 4))
+    found = measure(tracker, rotated([12.0, 9.0, 8.0, *rest], 4))
+    assert not found.checked
+    assert found.values.numpy() == pytest.approx([12, 9, 8], rel=1e-3)
+
+
 def test_unchanged_operator_costs_one_product():
     matrix = rotated([10.0, 9.0, *np.linspace(0, 5, 50)], 3)
     tracker = CurvatureTracker(1, tol=1e-3)
