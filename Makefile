@@ -30,7 +30,8 @@ types: setup
 check: lint types test
 
 bench: setup
-	for b in benchmarks/*.py; do $(BIN)/python $$b || exit 1; done
+	for b in claims detection phase toy_forecast toy_limits toy_speed tracking; do $(BIN)/python benchmarks/$$b.py || exit 1; done
+	$(BIN)/python benchmarks/curvature.py --scale 0.1 --steps 30
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

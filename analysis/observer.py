@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from analysis.curvature import flat_hvp, flatten, top_eigenpair
+from analysis.curvature import CurvatureTracker, flat_hvp, flatten
 from analysis.curvature.attribution import attribute
 from analysis.demodulation import RunningDemodulation
 from analysis.detection import Detection, detect_in_blocks, detect_in_projections, with_gradients
@@ -188,26 +188,16 @@ class OpposingSignals:
             return found
         return with_gradients(found, self.losses, self._params(), vectors)
 
-    def eigenvectors(self, count: int = 1, tol: float = 1e-2, max_products: int = 60) -> Tensor:
+    def eigenvectors(self, count: int = 1, tol: float = 1e-2, max_products: int = 100) -> Tensor:
         """Top Hessian eigenvectors of the examples' mean loss at the current parameters, shape (count, P).
 
-        Lanczos, those already found deflated; as good as ``tol`` (relative residual) or ``max_products`` let.
+        By a `CurvatureTracker` from a cold start, without its check: as good as ``tol`` (estimated relative error of
+        the eigenvalues) or ``max_products`` let.
         """
         points = [p.requires_grad_() for p in self._params()]
         gradients = torch.autograd.grad(self.losses(points).mean(), points, create_graph=True)
-        hvp = flat_hvp(gradients, points)
-        found: list[tuple[float, Tensor]] = []
-
-        def deflated(v: Tensor) -> Tensor:
-            image = hvp(v)
-            for value, u in found:
-                image = image - value * (u @ v) * u
-            return image
-
-        for _ in range(count):
-            pair = top_eigenpair(deflated, flatten(gradients).detach(), tol=tol, max_products=max_products)
-            found.append((pair.value, pair.vector))
-        return torch.stack([v for _, v in found])
+        tracker = CurvatureTracker(count, tol=tol, max_cold=max_products, max_check=0)
+        return tracker.measure(flat_hvp(gradients, points), flatten(gradients).detach()).vectors
 
     def project(self, vectors: Tensor | None = None, count: int = 1) -> Detection:
         """Pairs in the gradients' projections on the top eigenvectors, before anything oscillates.

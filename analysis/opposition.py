@@ -18,6 +18,7 @@ __all__ = [
     "TailIndex",
     "balance",
     "cancellation_p_value",
+    "cosine",
     "gradient_opposition",
     "hill_tail_index",
     "outlier_members",
@@ -191,6 +192,12 @@ def sharpness_share(curvature: ArrayLike, members: ArrayLike) -> float:
     return float(q[np.asarray(members, dtype=np.int64)].sum()) / total if total > 0 else float("nan")
 
 
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """|cosine| of two vectors, in [0, 1]; 0 where one of them is 0."""
+    scale = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return min(1.0, abs(float(first @ second)) / scale) if scale > 0 else 0.0
+
+
 class Overlap(NamedTuple):
     """How far two detections name the same signal; all up to one common sign.
 
@@ -212,11 +219,9 @@ def overlap(first: ArrayLike, second: ArrayLike) -> Overlap:
     a, b = finite("first", first), finite("second", second)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"overlap needs two vectors of one length, got {a.shape} and {b.shape}; use the same examples")
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = abs(float(a @ b)) / scale if scale > 0 else 0.0
     members = [set(outlier_members(x).tolist()) for x in (a, b)]
     common = sorted(members[0] & members[1])
     union = len(members[0] | members[1])
     agree = float(np.mean(np.sign(a[common]) == np.sign(b[common]))) if common else float("nan")
     chance = float(hypergeom.sf(len(common) - 1, a.size, len(members[0]), len(members[1])))
-    return Overlap(min(cosine, 1.0), len(common) / union if union else 0.0, max(agree, 1 - agree), chance)
+    return Overlap(cosine(a, b), len(common) / union if union else 0.0, max(agree, 1 - agree), chance)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from analysis.demodulation import BLOCK, STRIDE, block_starts
 from analysis.detection import Detection, OpposingPair, detect_in_losses
+from analysis.opposition import cosine
 
 __all__ = ["RunSignal", "Timeline", "find_signals"]
 
@@ -81,11 +82,6 @@ class _Track:
         return RunSignal(self.begin, self.end, self.peak, self.pair, self.windows, self.end == last)
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return abs(float(a @ b)) / scale if scale > 0 else 0.0
-
-
 def find_signals(
     losses: ArrayLike,
     first_step: int = 0,
@@ -143,12 +139,12 @@ def find_signals(
         last = found.last_step
         left = list(found.significant(level, outliers))
         links = sorted(
-            ((_cosine(t.latest.weights, p.weights), i, j) for i, t in enumerate(running) for j, p in enumerate(left)),
+            ((cosine(t.latest.weights, p.weights), i, j) for i, t in enumerate(running) for j, p in enumerate(left)),
             reverse=True,
         )
         taken: dict[int, int] = {}
-        for cosine, i, j in links:
-            if cosine >= same and i not in taken and j not in taken.values():
+        for close, i, j in links:
+            if close >= same and i not in taken and j not in taken.values():
                 taken[i] = j
                 running[i].add(found, left[j])
         ended += [t for i, t in enumerate(running) if i not in taken]

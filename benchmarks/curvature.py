@@ -6,14 +6,9 @@ size (5,000, 1,000 and 512 examples); smaller ones are for shared machines.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
+import copy
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse.linalg as sl
@@ -27,11 +22,12 @@ from curvature_peers import (
     eigenthings_products,
     pyhessian_products,
 )
+from rows import row, write
 from torch import Tensor
 
-from analysis.curvature import CurvatureTracker, LossCurvature
+from analysis.curvature import CurvatureTracker, LossCurvature, midpoint
 
-RESULT = Path(__file__).parent / "results" / "curvature.json"
+PACKAGES = ("torch", "scipy", "numpy", "curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
 EXAMPLES = {"A": 5000, "B": 1000, "C": 512}
 PEAK = {"A": 1.6, "B": 0.8, "C": 0.8}  # highest lr, in 2/(sharpness at the start)
 RAMP = 100
@@ -125,9 +121,7 @@ def main() -> None:
     rows: list[dict] = []
     for name in args.cases:
         rows += run_case(CASES[name](int(EXAMPLES[name] * args.scale)), args.steps)
-        text = json.dumps([finish(r, args) for r in rows], indent=1, allow_nan=False)
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(text + "\n")
+        write("curvature", rows)  # after every case: the next one may take long
 
 
 def run_case(case: Case, steps: int) -> list[dict]:
@@ -136,12 +130,9 @@ def run_case(case: Case, steps: int) -> list[dict]:
     label = f"{case.name}, {len(case.inputs)} examples, {case.source}"
 
     def add(where: str, metric: str, value, unit: str, baseline: str = "", base=None) -> None:
-        ratio = None if base is None or value is None else value / base
         print(f"{label:<44}{where:<44}{metric:<46}{value if value is None else round(value, 7)}", flush=True)
-        rows.append(
-            {"case": f"{label}; {where}", "metric": metric, "value": value, "unit": unit}
-            | {"baseline": baseline, "baseline_value": base, "ratio": ratio}
-        )
+        about: dict = {"baseline": baseline, "baseline_value": base, "packages": PACKAGES}
+        rows.append(row("curvature", f"{label}; {where}", metric, value, unit, **about))
 
     single = LossCurvature(case.module, case.loss, case.inputs, case.targets)
     double = LossCurvature(_double(case.module), case.loss, _double(case.inputs), case.targets)
@@ -170,7 +161,7 @@ def run_case(case: Case, steps: int) -> list[dict]:
     before, here = theta, theta - lr * single.linearise(theta)[1]
     for s in range(steps + 1):
         after = here - lr * single.linearise(here)[1]
-        for where, point in (("midpoint", 0.25 * before + 0.5 * here + 0.25 * after), ("iterate", here)):
+        for where, point in (("midpoint", midpoint(before, here, after)), ("iterate", here)):
             values, starts[where] = _reference(double, point, 5, starts[where])
             exact[where].append(values)
             matvec = single.linearise(point)[2]
@@ -243,32 +234,7 @@ def _reference(double: LossCurvature, theta: Tensor, k: int, start: np.ndarray |
 def _double(thing):
     if isinstance(thing, Tensor):
         return thing.double() if thing.is_floating_point() else thing
-    import copy
-
     return copy.deepcopy(thing).double()
-
-
-def finish(row: dict, args: argparse.Namespace) -> dict:
-    """The row with where and how it was made."""
-    peers = ("curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
-    found = {p: _version(p) for p in ("torch", "scipy", "numpy", *peers)}
-    return (
-        {"bench": "curvature"}
-        | row
-        | {
-            "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores, shared",
-            "versions": found,
-            "command": f"benchmarks/curvature.py --scale {args.scale:g} --steps {args.steps} --cases {args.cases}",
-            "date": datetime.date.today().isoformat(),
-        }
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "absent"
 
 
 if __name__ == "__main__":

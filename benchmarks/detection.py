@@ -11,17 +11,12 @@ whose gradient has a cosine below -0.5). Nulls: the last window of a run, 200 se
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rows import row, write
 from scipy.stats import binom
 from torch import nn
 
@@ -31,7 +26,6 @@ from analysis.observer import OpposingSignals
 from analysis.timeline import find_signals
 from nets.data import planted
 
-RESULT = Path(__file__).parent / "results" / "detection.json"
 N, D, STEPS = 400, 20, 300
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 5.0, 20.0, 50.0, 200.0)
 SHARES = (0.02, 0.05, 0.2)
@@ -197,18 +191,19 @@ def recovery(seeds: int) -> list[dict[str, Any]]:
     for case in cases():
         results = [one_run(case["data"], seed, case["alpha"], case["share"], case["delta"], case["shuffled"])
                    for seed in range(200, 200 + seeds)]  # fmt: skip
-        row: dict[str, Any] = {"name": "planted_recovery", **case, "seeds": seeds}
-        row |= {key: int(sum(r[key] for r in results)) for key in ("detected", "detected_by_projections", "finite")}
+        label = ", ".join(f"{k} {v}" for k, v in case.items())
+
+        def add(metric: str, value: float | None, unit: str = "1", label: str = label) -> None:
+            rows.append(entry(f"planted: {label}, {seeds} seeds", metric, value, unit))
+
+        for key in ("detected", "detected_by_projections", "finite"):
+            add(f"runs {key.replace('_', ' ')}", int(sum(r[key] for r in results)))
         for method in METHODS:
             precision = [r[method][0] for r in results if r[method][0] is not None]
             recall = [r[method][1] for r in results if r[method][1] is not None]
             planted_any = case["alpha"] > 0
-            row[method] = {
-                "precision": float(np.mean(precision)) if precision and planted_any else None,
-                "recall": float(np.mean(recall)) if planted_any else None,
-            }
-        rows.append(row)
-        print(json.dumps(row))
+            add(f"{method}: precision", float(np.mean(precision)) if precision and planted_any else None)
+            add(f"{method}: recall", float(np.mean(recall)) if planted_any else None)
     return rows
 
 
@@ -228,23 +223,18 @@ def null_rates(seeds: int) -> list[dict[str, Any]]:
                 found = detect_in_losses(record[-40:], NULL_STEPS - 40)
                 p.append(found.p_value)
                 p_signs.append(min(q.p_signs for q in found.pairs))
-        row = {
-            "name": "null_rate",
-            "alpha": alpha,
-            "lr_over_critical": factor,
-            "shuffled": shuffled,
-            "seeds": seeds,
-            "finite": len(p),
-            "detected": int((np.array(p) <= 0.05).sum()),
-            "oscillating": int((np.array(p_signs) <= 0.05).sum()),
-            "most_at_nominal_rate": int(binom.ppf(0.999, len(p), 0.05)),
+        label = f"null: alpha {alpha}, lr {factor} of critical, {'shuffled' if shuffled else 'true'} labels"
+        values = {
+            "runs finite": len(p),
+            "runs detected at p <= 0.05": int((np.array(p) <= 0.05).sum()),
+            "runs that oscillate at p <= 0.05": int((np.array(p_signs) <= 0.05).sum()),
+            "most detections at the nominal rate (99.9 %)": int(binom.ppf(0.999, len(p), 0.05)),
         }
-        rows.append(row)
-        print(json.dumps(row))
+        rows += [entry(f"{label}, {seeds} seeds", metric, value, "1") for metric, value in values.items()]
     return rows
 
 
-def overhead() -> dict[str, Any]:
+def overhead() -> list[dict[str, Any]]:
     """Time of the observer's step, losses at hand, beside a training step that records losses (no curvature)."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3072, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
@@ -263,13 +253,18 @@ def overhead() -> dict[str, Any]:
         watch.append(time.perf_counter() - middle)
         train.append(middle - begin)
         sizes.append(signals.nbytes)
-    return {
-        "name": "observer_overhead",
-        "network": "3072-200-200-10 ReLU, 1000 examples, float32",
-        "share_of_step": float(np.median(watch) / np.median(train)),
-        "bytes_after_60_steps": sizes[-1],
-        "bytes_after_45_steps": sizes[44],
-    }
+    label = "observer: 3072-200-200-10 ReLU, 1000 examples, float32"
+    return [
+        entry(label, "time of the observer over a training step", float(np.median(watch) / np.median(train)), "1"),
+        entry(label, "bytes held after 60 steps", sizes[-1], "B"),
+        entry(label, "bytes held after 45 steps", sizes[44], "B"),
+    ]
+
+
+def entry(case: str, metric: str, value: Any, unit: str) -> dict[str, Any]:
+    """A row, printed as it is made."""
+    print(f"{case:<72}{metric:<46}{value if value is None else round(value, 4)}", flush=True)
+    return row("detection", case, metric, value, unit, packages=("numpy", "scipy", "torch"))
 
 
 def main() -> None:
@@ -277,21 +272,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--null-seeds", type=int, default=NULL_SEEDS)
-    parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    begin = time.perf_counter()
-    rows = [*recovery(args.seeds), *null_rates(args.null_seeds), overhead()]
-    about = {
-        "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores, one thread",
-        "versions": {p: version(p) for p in ("numpy", "scipy", "torch")},
-        "command": "python benchmarks/detection.py",
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.perf_counter() - begin, 1),
-    }
-    args.out.parent.mkdir(exist_ok=True)
-    content = [{**row, **about} for row in rows]
-    args.out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write("detection", [*recovery(args.seeds), *null_rates(args.null_seeds), *overhead()])
 
 
 if __name__ == "__main__":

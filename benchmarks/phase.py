@@ -4,21 +4,16 @@ Runs that no longer move by one bit are left early (their remaining steps change
 1e11 steps take at the speed of ``toy_speed.py``; the share of runs that end so is recorded.
 """
 
-import datetime
-import json
-import os
-import platform
 import resource
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from rows import row, write
 
 from toymodels.phase import OUTCOMES, compute_phase, outcome
 from toymodels.phase_config import PhaseConfig
-
-RESULT = Path(__file__).parent / "results" / "phase.json"
 
 
 def main() -> None:
@@ -41,23 +36,9 @@ def main() -> None:
     rows = []
     for metric, (value, label) in values.items():
         print(f"{metric:<60}{value:.4g} {label}")
-        rows.append(
-            {
-                "bench": "phase",
-                "case": f"{code.size:.0e} runs of {config.steps:.0e} steps",
-                "metric": metric,
-                "value": value,
-                "unit": label,
-                "baseline": "",
-                "baseline_value": None,
-                "ratio": None,
-                "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores",
-                "versions": {p: version(p) for p in ("numpy", "numba", "zarr")},
-                "command": "python benchmarks/phase.py",
-                "date": datetime.date.today().isoformat(),
-            }
-        )
-    RESULT.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        case = f"{code.size:.0e} runs of {config.steps:.0e} steps"
+        rows.append(row("phase", case, metric, value, label, packages=("numpy", "numba", "zarr")))
+    write("phase", rows)
 
 
 if __name__ == "__main__":

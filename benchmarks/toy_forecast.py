@@ -7,22 +7,16 @@ An event that is simulated but not forecast, or the reverse, counts as an infini
 log|u| summed along it, that is the expansion's order 0.
 """
 
-import datetime
-import json
-import os
-import platform
 import time
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
+from rows import row, write
 
 from toymodels import DescentForecast, ReducedState, forecast_descent, limit_c2, limit_sharpness, simulate_gd
 from toymodels.descent_path import descent_path, most_steps
 from toymodels.forecast import onset_and_spike
 
 DRAWS, STEPS, SEED = 500, 60_000, 4242
-RESULT = Path(__file__).parent / "results" / "toy_forecast.json"
 CASES = {"b_perp = 0": (0.0, 0.0), "b_perp in 0.1..0.8": (0.1, 0.8)}
 STATISTICS = (("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0))
 
@@ -112,24 +106,9 @@ def main() -> None:
                 values[f"{quantity}: {statistic} relative error"] = float(np.sort(found)[int(q * (len(found) - 1))])
         for metric, value in values.items():
             print(f"{name:<20}{metric:<56}{value:.4g}")
-            rows.append(
-                {
-                    "bench": "toy_forecast",
-                    "case": name,
-                    "metric": metric,
-                    "value": value if np.isfinite(value) else None,
-                    "unit": "s" if metric.startswith("seconds") else "1",
-                    "baseline": "",
-                    "baseline_value": None,
-                    "ratio": None,
-                    "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores",
-                    "versions": {p: version(p) for p in ("numpy", "numba", "scipy")},
-                    "command": "python benchmarks/toy_forecast.py",
-                    "date": datetime.date.today().isoformat(),
-                }
-            )
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+            unit = "s" if metric.startswith("seconds") else "1"
+            rows.append(row("toy_forecast", name, metric, value if np.isfinite(value) else None, unit))
+    write("toy_forecast", rows)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,18 @@ JAX and a C++ compiler (for torch.compile) are used where they are installed; wh
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import row, write
 
 from toymodels.codegen import generate
 from toymodels.kernels import RESULTS, cuda_source, load, numba_source, run_tiles
 from toymodels.optimizers import GD
 from toymodels.symbolic import two_layer
 
-RESULT = Path(__file__).parent / "results"
 REPEATS = 7
 STEPS = 1024
 BETA = 1.0
@@ -180,33 +173,8 @@ def contenders() -> tuple[dict[str, Callable[..., Any]], list[str]]:
     return found, absent
 
 
-def versions() -> dict[str, str]:
-    """Of what took part."""
-    found = {"python": platform.python_version()}
-    for package in ("numpy", "numba", "jax", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def row(case: str, metric: str, value: float | None, unit: str, baseline: float | None, device: str) -> dict[str, Any]:
-    """One row of the result file."""
-    return {
-        "bench": "toy_speed",
-        "case": case,
-        "metric": metric,
-        "value": value,
-        "unit": unit,
-        "baseline": "" if baseline is None else "numpy at its best batch size",
-        "baseline_value": baseline,
-        "ratio": None if baseline is None or value is None else value / baseline,
-        "device": device,
-        "versions": versions(),
-        "command": "python " + " ".join(sys.argv),
-        "date": datetime.date.today().isoformat(),
-    }
+PACKAGES = ("numpy", "numba", "jax", "torch")
+BASELINE = "numpy at its best batch size"
 
 
 def cpu() -> list[dict[str, Any]]:
@@ -224,16 +192,15 @@ def cpu() -> list[dict[str, Any]]:
     medians = {name: float(np.median(v)) for name, v in speeds.items()}
     # the ratio of each round, not of medians: the machine's speed drifts
     ratios = {name: float(np.median(np.array(v) / np.array(speeds["numpy"]))) for name, v in speeds.items()}
-    device = f"cpu, {platform.machine()}, {os.cpu_count()} cores"
     rows = []
     for name, value in medians.items():
-        entry = row(f"{name}, {sizes[name]} runs", "gradient steps per second", value, "1/s", medians["numpy"], device)
-        entry["ratio"] = ratios[name]
-        rows.append(entry)
+        about: dict[str, Any] = {"baseline": BASELINE, "baseline_value": medians["numpy"], "ratio": ratios[name]}
+        case = f"{name}, {sizes[name]} runs"
+        rows.append(row("toy_speed", case, "gradient steps per second", value, "1/s", packages=PACKAGES, **about))
         print(f"{name:<56}{sizes[name]:>8} runs {value:10.3g} steps/s {ratios[name]:8.1f} x numpy")
     for name in absent:
         print(f"absent: {name}")
-        rows.append(row(name, "absent", None, "", None, device))
+        rows.append(row("toy_speed", name, "absent", None, "", packages=PACKAGES))
     return rows
 
 
@@ -264,8 +231,9 @@ def cuda(lanes: int, steps: int) -> list[dict[str, Any]]:
         case = f"CUDA, {'underflow-proof' if scaled else 'plain'}{', with events' if events else ''}"
         cores = device.MULTIPROCESSOR_COUNT * 64  # float64 units of a Hopper multiprocessor
         peak = cores * 1e3 * device.CLOCK_RATE
-        rows.append(row(case, "gradient steps per second", value, "1/s", None, name))
-        rows.append(row(case, "share of float64 issue slots", value * operations / peak, "1", None, name))
+        where: dict[str, Any] = {"device": name, "packages": PACKAGES}
+        rows.append(row("toy_speed", case, "gradient steps per second", value, "1/s", **where))
+        rows.append(row("toy_speed", case, "share of float64 issue slots", value * operations / peak, "1", **where))
         print(
             f"{case:<40}{value:10.3g} steps/s, {operations} operations a step, {value * operations / peak:.2f} of peak"
         )
@@ -280,9 +248,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
     rows = cpu() if options.device == "cpu" else cuda(options.lanes, options.steps)
-    file = RESULT / ("toy_speed.json" if options.device == "cpu" else "toy_speed_cuda.json")
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    write("toy_speed" if options.device == "cpu" else "toy_speed_cuda", rows)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toymodels.batch import make_batch, named_inputs, resolve_model
-from toymodels.optimizers import GD
-from toymodels.orbits import count_of, generated_map
+from toymodels.orbits import generated_map, map_inputs
 from toymodels.simulation import simulate
 from toymodels.symbolic import SymbolicModel
+from toymodels.validation import count
 
 __all__ = ["OUTCOMES", "basin"]
 
@@ -43,13 +42,10 @@ def basin(
     Raises:
         ValueError: If an argument is out of range.
     """
-    steps = count_of("steps", steps)
-    symbolic, start, parameters = resolve_model(model, start, parameters)
+    steps = count("steps", steps)
+    symbolic, batch, first, constants = map_inputs(model, lr, start, parameters)
     run = simulate(symbolic, "gd", lr, steps, start=start, parameters=parameters, stride=steps)
-    batch = make_batch(named_inputs(symbolic, GD(), lr, start, parameters))
     step, jacobian = generated_map(symbolic)
-    constants = [batch.slice(n, 0, batch.size) for n in (*(p.name for p in symbolic.parameters), "lr")]
-    first = np.stack([batch.slice(f"start_{w.name}", 0, batch.size) for w in symbolic.weights])
     curvature = np.eye(len(first)) - jacobian(first, [*constants[:-1], 1.0])
     sharpness = np.linalg.eigvalsh((curvature + curvature.swapaxes(-2, -1)) / 2)[:, -1]
 

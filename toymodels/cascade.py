@@ -8,8 +8,9 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from toymodels.orbits import balanced_line, count_of, generated_map, periodic_orbit
+from toymodels.orbits import balanced_line, generated_map, periodic_orbit
 from toymodels.symbolic import SymbolicModel
+from toymodels.validation import count as whole
 from toymodels.validation import positive
 
 __all__ = ["follow_orbit", "period_doublings"]
@@ -70,7 +71,7 @@ def period_doublings(count: int) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If ``count`` is out of range.
     """
-    count = count_of("count", count, 2)
+    count = whole("count", count, 2)
     if count > 8:
         raise ValueError(f"count must be at most 8 (float64 resolves no more), got {count}; pass 8")
     step, jacobian = generated_map(balanced_line())

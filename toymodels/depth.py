@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from toymodels.edge import exit_time
 from toymodels.flow import onset_time
-from toymodels.validation import finite, positive
+from toymodels.validation import count, finite, positive
 
 __all__ = [
     "DepthLimit",
@@ -125,15 +125,9 @@ def balanced_limit_sharpness(depth: int, beta: ArrayLike, alpha: ArrayLike) -> n
     Raises:
         ValueError: If an argument is out of its range.
     """
-    layers = _layers(depth)
+    layers = count("depth", depth)
     beta, alpha = positive("beta", beta), positive("alpha", alpha)
     return np.maximum(alpha, layers) * beta ** (2 * (layers - 1) / layers)
-
-
-def _layers(depth: int) -> int:
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-        raise ValueError(f"depth must be an integer >= 1, got {depth!r}; pass the number of layers")
-    return int(depth)
 
 
 def first_order_curvature(
@@ -194,8 +188,8 @@ def signal_order(
     $w_j = w_{j0}e^{-\alpha_j\tau}$ under the flow and the curvature along j is $\alpha_j c^2$: each direction follows
     :func:`~toymodels.flow.onset_time` with its own α, so onsets come in descending α. The order in which the
     oscillations reach a magnitude that matters also depends on where they start, through ``log_gains``, and can differ
-    (measured: with equal gains it did not in 6,000 random two-layer flows). Directions act on c only
-    once grown: the times of the later ones presume that the first has not yet spiked.
+    (measured: with equal gains it did not in 2,156 random two-layer flows, ``benchmarks/toy_limits.py``). Directions
+    act on c only once grown: the times of the later ones presume that the first has not yet spiked.
 
     Args:
         c0: $c(0)$; c0 + b0 not 0.

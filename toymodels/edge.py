@@ -321,9 +321,9 @@ def peak_log_u(log_u0: ArrayLike, s0: ArrayLike, drift: ArrayLike, alpha: ArrayL
     $v < 1 + \sqrt{2x} + x$, $x = \ell - 1$, from which it decreases monotonically.
 
     Limits: D constant and the steps of a spike taken as continuous. D moves over the delay, and at s well above 2 a
-    spike lasts a few steps: measured on simulated descent (s of 2.2 to 3.4 where the spike begins), |u| came out 1.1
-    to 7 times too large from the values at onset, and 0.4 to 0.85 of the peak from those where the spike begins.
-    Iterate the map where more is needed.
+    spike lasts a few steps: on simulated descent |u| came out at 0.84 to 4.1 of the true peak from the values at onset,
+    and at 0.44 to 0.83 from those where the spike begins (5th to 95th percentile, measured by
+    ``benchmarks/toy_limits.py``). Iterate the map where more is needed.
 
     Args:
         log_u0: log|u| at a point of the orbit, shape (...); a logarithm because u itself underflows.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import exprel
 
-from toymodels.validation import finite, positive
+from toymodels.validation import finite, not_negative, positive
 
 __all__ = ["FlowState", "limit_c2", "limit_sharpness", "max_stable_lr", "onset_time", "predict_flow"]
 
@@ -66,13 +66,6 @@ class _Modes:
     lower: np.ndarray
     a1: np.ndarray
     a2: np.ndarray
-
-
-def _not_negative(name: str, value: ArrayLike) -> np.ndarray:
-    array = finite(name, value)
-    if (array < 0).any():
-        raise ValueError(f"{name} must be >= 0, got {array.min():g}; pass the norm of the orthogonal part")
-    return array
 
 
 def _rates(
@@ -126,7 +119,7 @@ def predict_flow(
     References: rows ``exact-linear-flow`` and ``riccati`` of ``toymodels.derivations.exact_flow``.
     """
     c0, b0, beta = finite("c0", c0), finite("b0", b0), positive("beta", beta)
-    p0 = _not_negative("b_perp0", b_perp0)
+    p0 = not_negative("b_perp0", b_perp0)
     m = _modes(c0, b0, beta, p0)
     with np.errstate(divide="ignore"):
         log_a1 = np.log(np.abs(m.a1))
@@ -146,7 +139,8 @@ def predict_flow(
         second = (m.a2 * shrink) ** 2 * np.expm1(2 * m.lower * t) / m.lower
         # the mixed term counts from whichever end of (0, t) it is larger at
         mixed = np.where(m.invariant > 0, grown * decayed, kept * m.a2 * shrink)
-        excess = first + second + 4 * mixed * t * exprel(-np.abs(m.invariant) * t)
+        # twice the integral of Y^2: below 0 only by rounding
+        excess = np.maximum(first + second + 4 * mixed * t * exprel(-np.abs(m.invariant) * t), 0.0)
         clock = np.where(early, np.log1p(excess) / 2, scale + np.log(shrink**2 + excess) / 2)
         root = np.sqrt(shrink**2 + excess)
         b_par = beta * (grown / m.upper + decayed / m.lower) / root
@@ -176,7 +170,7 @@ def limit_c2(
         ValueError: If a value is not finite, ``beta`` is not positive, or ``b_perp0`` is negative.
     """
     c0, b0, beta = finite("c0", c0), finite("b0", b0), positive("beta", beta)
-    return _rates(c0, b0, beta, _not_negative("b_perp0", b_perp0), finite("u0", u0))[2]
+    return _rates(c0, b0, beta, not_negative("b_perp0", b_perp0), finite("u0", u0))[2]
 
 
 def limit_sharpness(
@@ -200,7 +194,7 @@ def limit_sharpness(
         ValueError: If a value is not finite, ``beta`` or ``alpha`` is not positive, or ``b_perp0`` is negative.
     """
     c0, b0, beta = finite("c0", c0), finite("b0", b0), positive("beta", beta)
-    _, rate, upper, _ = _rates(c0, b0, beta, _not_negative("b_perp0", b_perp0), finite("u0", u0))
+    _, rate, upper, _ = _rates(c0, b0, beta, not_negative("b_perp0", b_perp0), finite("u0", u0))
     return np.maximum(positive("alpha", alpha) * upper, rate)
 
 
@@ -246,7 +240,7 @@ def onset_time(
     """
     alpha, lr = positive("alpha", alpha), positive("lr", lr)
     c0, b0, beta = finite("c0", c0), finite("b0", b0), positive("beta", beta)
-    p0 = _not_negative("b_perp0", b_perp0)
+    p0 = not_negative("b_perp0", b_perp0)
     c0, b0, beta, p0, level = np.broadcast_arrays(c0, b0, beta, p0, 2 / (alpha * lr))
     invariant, rate, end, _ = _rates(c0, b0, beta, p0, np.zeros(()))
     reachable = (end > level) & ~((p0 == 0) & (c0 + b0 == 0))  # that line ends in the saddle c = 0

@@ -85,12 +85,18 @@ def _log_functions(model: SymbolicModel, watch: str | None):
     )
 
 
-def flow_dataset(model: SymbolicModel, batch: "Batch", steps: int, stride: int, watch: str | None) -> xr.Dataset:
+def flow_dataset(model: SymbolicModel, batch: "Batch", steps: int, stride: int | None, watch: str | None) -> xr.Dataset:
     r"""Gradient flow of each run at the times lr * step, adaptive, with the onset as an event.
 
     Even weights are integrated as log|x|, so they do not underflow; a weight that starts at 0 stays there. The onset is
     the first time at which lr times the watched curvature rises through 2. Tolerance 1e-10.
 
+    Args:
+        model: Symbolic model.
+        batch: Inputs.
+        steps: Steps of size lr that the time spans.
+        stride: Keep every so manieth; None: only the end, as ``final_<name>``.
+        watch: Even weight whose curvature is watched; default the last one.
     Returns:
         Dataset as of ``simulate``, without spike and peak: along gradient flow the watched weight only decays.
         ``onset_time`` (lr * step, not rounded) beside ``onset_step``.
@@ -99,7 +105,8 @@ def flow_dataset(model: SymbolicModel, batch: "Batch", steps: int, stride: int, 
     even = [w.name for w in model.even_weights]
     flow, jacobian, curvature, watched = _log_functions(model, watch)
     loss = sp.lambdify((*model.weights, *model.parameters), model.loss, "math")
-    kept = np.arange(steps // stride + 1) * stride
+    every = steps if stride is None else stride
+    kept = np.arange(steps // every + 1) * every
     arrays = {name: np.full((batch.size, len(kept)), np.nan) for name in (*names, "loss", "stability")}
     arrays |= {f"log_abs_{n}": np.full((batch.size, len(kept)), np.nan) for n in even}
     arrays |= {f"{n}_sign": np.full((batch.size, len(kept)), np.nan) for n in even}
@@ -152,4 +159,7 @@ def flow_dataset(model: SymbolicModel, batch: "Batch", steps: int, stride: int, 
     data["onset_step"] = (batch.dims, step.astype(np.int64).reshape(batch.shape))
     data["status"] = (batch.dims, status.reshape(batch.shape))
     data["status"].attrs.update(flag_values=[0, 2], flag_meanings="running diverged")
+    if stride is None:
+        last = data.isel(step=-1)
+        return last.rename({n: f"final_{n}" for n in arrays}).assign_coords(batch.coords)
     return data.assign_coords(batch.coords).assign_coords(step=kept)

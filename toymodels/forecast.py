@@ -12,9 +12,12 @@ import numpy as np
 
 from toymodels.descent_path import DescentPath, descent_path, most_steps
 from toymodels.flow import onset_time
+from toymodels.kernels import BLOWN
 from toymodels.model import ReducedState
+from toymodels.orbits import generated_map
 from toymodels.simulation import SPIKE_SHARE, simulate_gd
-from toymodels.validation import positive
+from toymodels.symbolic import two_layer
+from toymodels.validation import count, positive
 
 __all__ = ["DescentForecast", "forecast_descent", "onset_and_spike"]
 
@@ -104,19 +107,15 @@ def _peak(
     state: ReducedState, log_u: float, beta: float, alpha: float, lr: float, most: int
 ) -> tuple[int | None, float]:
     """Steps until |u| first falls, by the exact map, and log|u| before that."""
-    c, b, p, u2 = float(state.c), float(state.b_par), float(state.b_perp), float(np.exp(2 * log_u))
-    for n in range(most):
-        s, r = lr * alpha * c * c, beta - c * b
-        if s < 2:
-            return n, float(np.log(u2)) / 2 if u2 > 0 else -np.inf
-        c, b, p, u2 = (
-            c + lr * (b * r - c * p * p - alpha * c * u2),
-            b + lr * c * r,
-            (1 - lr * c * c) * p,
-            (1 - s) ** 2 * u2,
-        )
-        if not (abs(c) < 1e50 and u2 < 1e100):
-            break
+    step, _ = generated_map(two_layer())
+    w = np.array([state.c, state.b_par, state.b_perp, np.exp(log_u)])
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for n in range(most):
+            if lr * alpha * w[0] ** 2 < 2:
+                return n, float(np.log(np.abs(w[3])))
+            w = step(w, (beta, alpha, lr))
+            if not (np.abs(w) < BLOWN).all():
+                break
     return None, float("nan")
 
 
@@ -149,10 +148,7 @@ def forecast_descent(
         ValueError: If a parameter is out of range.
     """
     beta, alpha, lr = (float(positive(n, v)) for n, v in (("beta", beta), ("alpha", alpha), ("lr", lr)))
-    if isinstance(horizon, bool) or not isinstance(horizon, int | np.integer) or horizon < 1:
-        raise ValueError(f"horizon must be an integer >= 1, got {horizon!r}; pass the most steps to look ahead")
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        raise ValueError(f"order must be an integer >= 1, got {order!r}; pass 2")
+    horizon, order = count("horizon", horizon), count("order", order)
     c, b, p, u = (float(v) for v in state.as_array())
     start = _Start(ReducedState(c, b, p), float(np.log(abs(u))) if u else -np.inf, 0, False)
     if lr * alpha * c**2 > 2:

@@ -35,9 +35,7 @@ class GroupSeries(NamedTuple):
 
 
 def _series(model: TwoLayerLinear, c: np.ndarray, b_par: np.ndarray, b_perp: np.ndarray, u: np.ndarray) -> GroupSeries:
-    a = np.sqrt(model.alpha / model.p)
-    offset = model.gamma * np.sqrt(model.d2) * a
-    w = c * a * u
+    offset, w = model.offset, c * model.projection * u
     core = ((model.beta - c * b_par) ** 2 + (c * b_perp) ** 2) / 2
     plus, minus = core + (w - offset) ** 2 / 2, core + (w + offset) ** 2 / 2
     return GroupSeries(plus, minus, -2 * offset * w, core + model.p * (w**2 + offset**2) / 2)

@@ -10,6 +10,7 @@ expectation and re-proved in ``toymodels.derivations.imbalance``. Time is ``lr *
 import numpy as np
 from numpy.typing import ArrayLike
 
+from toymodels.flow import limit_c2
 from toymodels.model import ReducedState
 from toymodels.validation import finite, positive
 
@@ -174,12 +175,8 @@ def imbalanced_limit_c2(
     Raises:
         ValueError: If an argument is out of its range.
     """
-    c, b, p, u = ReducedState(c0, b0, b_perp0, u0).as_array()
-    target = np.hypot(positive("beta", beta), finite("shift", shift))
-    invariant = (c - b) * (c + b) - p**2 - u**2
-    rate = np.hypot(invariant, 2 * target)
-    # for K < 0 the sum (K + R)/2 cancels: 2 target^2/(R - K) is the same number
-    return np.where(invariant >= 0, (invariant + rate) / 2, 2 * target**2 / (rate - np.minimum(invariant, 0.0)))
+    # the balanced limit with the floor's offset as one more component of the target
+    return limit_c2(c0, b0, np.hypot(positive("beta", beta), finite("shift", shift)), b_perp0, u0)
 
 
 def imbalanced_limit_sharpness(

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import itertools
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -96,8 +97,6 @@ def _kernel_parts(program: Program, events: bool, floor: bool) -> tuple[list[str
 
 def _used(rows: list[str], lines: list[str]) -> tuple[list[str], list[str]]:
     """Rows that ``lines`` read or write, and those they write."""
-    import re
-
     words = {w for line in lines for w in re.findall(r"[A-Za-z_]\w*", line)}
     written = {line.split(" = ", 1)[0] for line in lines}
     return [r for r in rows if r in words], [r for r in rows if r in written]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from toymodels.validation import finite, positive
+from toymodels.validation import count, finite, positive
 
 __all__ = ["ReducedState", "TwoLayerLinear"]
 
@@ -70,9 +70,7 @@ class TwoLayerLinear:
 
     def __post_init__(self):
         for name in ("d1", "d2"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}; pass a dimension")
+            count(name, getattr(self, name))
         positive("beta", self.beta)
         positive("alpha", self.alpha)
         finite("gamma", self.gamma)
@@ -83,6 +81,16 @@ class TwoLayerLinear:
     def k(self) -> float:
         """Ratio $k = d_2/d_1$."""
         return self.d2 / self.d1
+
+    @property
+    def projection(self) -> float:
+        r"""$a = \sqrt{\alpha/p}$, size of $1^\top x_o/\sqrt{d_2}$ on an example that carries the feature."""
+        return float(np.sqrt(self.alpha / self.p))
+
+    @property
+    def offset(self) -> float:
+        r"""$g_0 = \gamma\sqrt{d_2}\,a = \gamma|1^\top x_o|$, what the target of such an example adds."""
+        return float(self.gamma * np.sqrt(self.d2) * self.projection)
 
     def reference_state(self, u: float | None = None) -> ReducedState:
         r"""The reference initialisation.
@@ -109,7 +117,6 @@ class TwoLayerLinear:
         They exchange when u changes sign.
         """
         c, b_par, b_perp, u = state.as_array()
-        a = np.sqrt(self.alpha / self.p)
-        offset = self.gamma * np.sqrt(self.d2) * a
         common = ((self.beta - c * b_par) ** 2 + (c * b_perp) ** 2) / 2
-        return common + (c * a * u - offset) ** 2 / 2, common + (-c * a * u - offset) ** 2 / 2
+        w = c * self.projection * u
+        return common + (w - self.offset) ** 2 / 2, common + (w + self.offset) ** 2 / 2

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from toymodels.model import TwoLayerLinear
-from toymodels.validation import positive
+from toymodels.validation import count, finite, positive
 
 __all__ = ["Sample", "draw_sample", "simulate_network"]
 
@@ -47,41 +47,60 @@ class Sample:
         return np.sign(self.projection)
 
 
-def draw_sample(model: TwoLayerLinear, n: int, seed: int, *, whitened: bool = False) -> Sample:
+def draw_sample(
+    model: TwoLayerLinear,
+    n_examples: int,
+    seed: int,
+    *,
+    whitened: bool = False,
+    delta: float = 0.0,
+    direction: ArrayLike | None = None,
+) -> Sample:
     r"""Draw n examples.
 
     Args:
-        model: Distribution; x is standard normal, β has norm ``model.beta`` in a random direction.
-        n: Number of examples.
-        seed: Of numpy's default generator.
-        whitened: Make the sample's second moments exactly those of the population: as many + as − outliers, n p of
-            them, $x^\top x/n = I$, and x orthogonal to the outliers' sign and to the offset. The full-batch
-            loss is then the population's, and the reduction exact to rounding.
+        model: Distribution of x (standard normal), of the opposing feature, and of the target.
+        n_examples: Number of examples n.
+        seed: Of numpy's default generators, one each for x, for the carriers and their signs, and for β.
+        whitened: Make the sample's second moments exactly the population's: round(np(1 ± δ)/2) examples of either sign,
+            their size such that the mean of $\|x_o\|^2$ is α, $x^\top x/n = I$, and x orthogonal to the outliers' sign
+            and to the offset. For δ = 0 and np an even integer the full-batch loss is the population's, and the
+            reduction exact to rounding.
+        delta: Imbalance of the signs, $P(s=1) = (1+\delta)/2$, in [−1, 1].
+        direction: Of β, shape (d1,); default a random one.
     Raises:
-        ValueError: If n is too small, or for a whitened sample n p is not an even integer.
+        ValueError: If a parameter is out of range, n is too small, or a whitened sample would have no carrier.
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n must be an integer >= 1, got {n!r}; pass the number of examples")
-    rng = np.random.default_rng(seed)
-    direction = rng.normal(size=model.d1)
-    beta = model.beta * direction / np.linalg.norm(direction)
-    a = np.sqrt(model.alpha / model.p)
+    n = count("n_examples", n_examples)
+    if not -1 <= delta <= 1:
+        raise ValueError(f"delta must lie in [-1, 1], got {delta}; pass the imbalance of the pair")
+    normal, uniform, order, sphere = (np.random.default_rng([seed, k]) for k in range(4))
+    along = sphere.normal(size=model.d1) if direction is None else finite("direction", direction)
+    if along.shape != (model.d1,) or not np.linalg.norm(along) > 0:
+        raise ValueError(f"direction must be a vector of shape ({model.d1},) that is not 0, got {along!r}; pass one")
+    beta = model.beta * along / np.linalg.norm(along)
+    x = normal.standard_normal((n, model.d1))
+    size = model.projection
     if whitened:
-        carriers = round(n * model.p)
-        if carriers < 2 or carriers % 2 or abs(carriers - n * model.p) > 1e-9:
-            raise ValueError(f"n * p must be an even integer >= 2 for a whitened sample, got {n * model.p:g}; change n")
-        if n < model.d1 + 3:
-            raise ValueError(f"n must be >= d1 + 3 = {model.d1 + 3} for a whitened sample, got {n}; pass more examples")
-        sign = np.zeros(n)
-        sign[: carriers // 2], sign[carriers // 2 : carriers] = 1.0, -1.0
-        held = np.stack([sign, np.abs(sign)], axis=1)  # what x must be orthogonal to
-        full = np.linalg.qr(np.concatenate([held, rng.normal(size=(n, model.d1))], axis=1))[0]
-        x = full[:, 2:] * np.sqrt(n)
+        if n < model.d1 + 2:
+            raise ValueError(
+                f"n_examples must be at least d1 + 2 = {model.d1 + 2} for whitened data, got {n}; pass more"
+            )
+        plus, minus = (round(n * model.p * (1 + s * delta) / 2) for s in (1, -1))
+        if not 1 <= plus + minus <= n:
+            raise ValueError(f"p must give 1..{n} carriers among {n}, got {plus + minus}; pass more examples")
+        sign = order.permutation(np.repeat([1.0, -1.0, 0.0], [plus, minus, n - plus - minus]))
+        size = float(np.sqrt(model.alpha * n / (plus + minus)))
+        outliers = np.stack([np.abs(sign), sign], axis=1)
+        if min(plus, minus) == 0:  # one sign only: the two columns are parallel
+            outliers = outliers[:, :1]
+        x = np.linalg.qr(np.concatenate([outliers, x], axis=1))[0][:, outliers.shape[1] :] * np.sqrt(n)
     else:
-        sign = rng.choice([-1.0, 1.0], n) * (rng.random(n) < model.p)
-        x = rng.normal(size=(n, model.d1))
-    offset = model.gamma * np.sqrt(model.d2) * a
-    return Sample(x, a * sign, x @ beta + offset * np.abs(sign), beta, model, whitened)
+        draws = uniform.random((n, 2))
+        sign = np.where(draws[:, 0] < model.p, np.where(draws[:, 1] < (1 + delta) / 2, 1.0, -1.0), 0.0)
+    # |1^T x_o| = sqrt(d2) times the projection
+    offset = model.gamma * np.sqrt(model.d2) * size
+    return Sample(x, size * sign, x @ beta + offset * np.abs(sign), beta, model, whitened)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -151,8 +170,7 @@ def simulate_network(
     lrs = np.atleast_1d(positive("lr", lr))
     n = len(sample.target)
     for name, value in (("steps", steps), ("stride", stride), ("batch_size", n if batch_size is None else batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}; pass {name} >= 1")
+        count(name, value)
     size = n if batch_size is None else int(batch_size)
     if size > n and not replacement:
         raise ValueError(f"batch_size must be at most the {n} examples, got {size}; pass replacement=True or less")

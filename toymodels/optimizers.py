@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from toymodels.thresholds import critical_sharpness
-from toymodels.validation import finite, positive
+from toymodels.validation import finite, not_negative, positive
 
 __all__ = [
     "GD",
@@ -83,12 +83,6 @@ def _unit_interval(name: str, value: np.ndarray) -> np.ndarray:
     return value
 
 
-def _not_negative(name: str, value: np.ndarray) -> np.ndarray:
-    if (value < 0).any():
-        raise ValueError(f"{name} must be >= 0, got {value.min():g}; pass {name} >= 0")
-    return value
-
-
 def _rate(name: str, lr: np.ndarray, parameter: np.ndarray) -> np.ndarray:
     pairs = np.broadcast(lr, parameter)
     return np.array([2 / critical_sharpness(name, float(a), float(b)) for a, b in pairs]).reshape(pairs.shape)
@@ -116,7 +110,7 @@ class GD(Optimizer):
             return np.where(left > 0, lr / np.where(left > 0, left, 1.0), np.inf)
 
     def hyperparameters(self):
-        return {"weight_decay": _not_negative("weight_decay", finite("weight_decay", self.weight_decay))}
+        return {"weight_decay": not_negative("weight_decay", self.weight_decay)}
 
 
 @dataclass(frozen=True)
@@ -209,7 +203,7 @@ class SAM(Optimizer):
         return _rate("sam", lr, h["rho"])
 
     def hyperparameters(self):
-        return {"rho": _not_negative("rho", finite("rho", self.rho))}
+        return {"rho": not_negative("rho", self.rho)}
 
 
 @dataclass(frozen=True)

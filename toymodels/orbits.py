@@ -14,21 +14,22 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from toymodels.batch import Batch, make_batch, named_inputs, resolve_model
+from toymodels.kernels import BLOWN
 from toymodels.optimizers import GD
 from toymodels.simulation import simulate
 from toymodels.symbolic import SymbolicModel
+from toymodels.validation import count
 
 __all__ = [
     "balanced_line",
-    "count_of",
     "cycle_multipliers",
     "generated_map",
     "lyapunov_exponents",
+    "map_inputs",
     "orbit_diagram",
     "periodic_orbit",
 ]
 
-BLOWN = 1e100  # a weight beyond this is divergence, as in the kernels
 SMALLEST = 1e-300  # even weights restart from at least this magnitude: nothing else feels them below it
 
 
@@ -97,19 +98,15 @@ def _sorted_eigenvalues(matrix: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.where(fine[..., None], values, np.nan), -1, 0)
 
 
-def _inputs(model, lr, start, parameters) -> tuple[SymbolicModel, Batch, np.ndarray, list[np.ndarray]]:
+def map_inputs(
+    model: Any, lr: Any, start: Any, parameters: Any
+) -> tuple[SymbolicModel, Batch, np.ndarray, list[np.ndarray]]:
+    """Symbolic model, batch, weights at the start (weight, run), and the constants of :func:`generated_map`."""
     symbolic, start, parameters = resolve_model(model, start, parameters)
     batch = make_batch(named_inputs(symbolic, GD(), lr, start, parameters))
     w = np.stack([batch.slice(f"start_{x.name}", 0, batch.size) for x in symbolic.weights])
     names = (*(p.name for p in symbolic.parameters), "lr")
     return symbolic, batch, w, [batch.slice(name, 0, batch.size) for name in names]
-
-
-def count_of(name: str, value: int, least: int = 1) -> int:
-    """``value`` as an integer, at least ``least``; else a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}; pass {name} >= {least}")
-    return int(value)
 
 
 def periodic_orbit(
@@ -139,8 +136,8 @@ def periodic_orbit(
     Raises:
         ValueError: If an argument is out of range.
     """
-    period, iterations = count_of("period", period), count_of("iterations", iterations)
-    symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
+    period, iterations = count("period", period), count("iterations", iterations)
+    symbolic, batch, w, constants = map_inputs(model, lr, start, parameters)
     step, jacobian = generated_map(symbolic)
     eye = np.eye(len(w))
 
@@ -215,10 +212,10 @@ def lyapunov_exponents(
     Raises:
         ValueError: If an argument is out of range.
     """
-    steps, transient = count_of("steps", steps, 2), count_of("transient", transient, 0)
-    symbolic, batch, w, constants = _inputs(model, lr, start, parameters)
+    steps, transient = count("steps", steps, 2), count("transient", transient, 0)
+    symbolic, batch, w, constants = map_inputs(model, lr, start, parameters)
     n = len(w)
-    if not 1 <= count_of("n_exponents", n_exponents) <= n:
+    if not 1 <= count("n_exponents", n_exponents) <= n:
         raise ValueError(f"n_exponents must be at most the number of weights, {n}, got {n_exponents}; pass fewer")
     step, jacobian = generated_map(symbolic)
     # no axis and no symmetric direction of a model: the square roots of the primes are independent
@@ -282,8 +279,8 @@ def orbit_diagram(
     Raises:
         ValueError: If an argument is out of range.
     """
-    transient, samples = count_of("transient", transient), count_of("samples", samples)
-    symbolic, batch, _, _ = _inputs(model, lr, start, parameters)
+    transient, samples = count("transient", transient), count("samples", samples)
+    symbolic, batch, _, _ = map_inputs(model, lr, start, parameters)
     first = simulate(symbolic, "gd", lr, transient, start=start, parameters=parameters, stride=transient)
     gone = (first.status == 2).values
     again: dict[str, Any] = {}

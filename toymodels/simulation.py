@@ -16,6 +16,7 @@ from toymodels.kernels import BLOCK, RESULTS, TILE, cuda_source, load, numba_sou
 from toymodels.model import ReducedState, TwoLayerLinear
 from toymodels.optimizers import GD, Optimizer, make_optimizer
 from toymodels.symbolic import SymbolicModel, two_layer
+from toymodels.validation import count
 
 __all__ = ["SPIKE_SHARE", "STATUS", "simulate", "simulate_flow", "simulate_gd", "status_names"]
 
@@ -85,15 +86,14 @@ def simulate(
     """
     symbolic, start, parameters = resolve_model(model, start, parameters)
     for name, value in (("steps", steps), ("stride", 1 if stride is None else stride)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}; pass {name} >= 1")
+        count(name, value)
     if not (np.isfinite(noise_floor) and noise_floor >= 0):
         raise ValueError(f"noise_floor must be >= 0 and finite, got {noise_floor}; pass 0 for exact arithmetic")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     if optimizer == "flow":
         batch = make_batch(named_inputs(symbolic, GD(), lr, start, parameters))
-        return flow_dataset(symbolic, batch, steps, 1 if stride is None else stride, watch)
+        return flow_dataset(symbolic, batch, steps, stride, watch)
     rule = make_optimizer(optimizer)
     batch = make_batch(named_inputs(symbolic, rule, lr, start, parameters))
     program = generate(symbolic, rule, watch=watch, share=SPIKE_SHARE, scaled=scaled and noise_floor == 0)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nets.importing import call_user, import_function, is_import_path
+from nets.options import MODELS
 
 from .common import choice, seeded
 from .gpt import gpt
@@ -19,8 +20,6 @@ from .vgg import vgg11
 from .vit import vit
 
 __all__ = ["MODELS", "Task", "build_model"]
-
-MODELS = ("mlp", "linear2", "vgg11", "resnet18", "vit", "gpt")
 
 
 @dataclass(frozen=True)

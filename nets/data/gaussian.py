@@ -3,6 +3,7 @@ r"""Data of the two-layer model: Gaussian features and an opposing one (Rosenfel
 import numpy as np
 
 from toymodels.model import TwoLayerLinear
+from toymodels.network import draw_sample
 
 from .dataset import DataError, Dataset
 
@@ -42,35 +43,12 @@ def gaussian(
         DataError: If an argument is out of range.
     """
     try:
-        TwoLayerLinear(d1=d1, d2=d2, beta=beta, alpha=alpha, p=p, gamma=gamma)
+        model = TwoLayerLinear(d1=d1, d2=d2, beta=beta, alpha=alpha, p=p, gamma=gamma)
+        sample = draw_sample(model, n_examples, seed, whitened=whitened, delta=delta, direction=np.eye(d1)[0])
     except ValueError as error:
         raise DataError(str(error)) from error
-    if not -1 <= delta <= 1:
-        raise DataError(f"delta must lie in [-1, 1], got {delta}; pass the imbalance of the pair")
-    n = n_examples
-    normal, uniform, order = (np.random.default_rng([seed, k]) for k in range(3))
-    x = normal.standard_normal((n, d1))
-    if whitened:
-        if n < d1 + 2:
-            raise DataError(f"n_examples must be at least d1 + 2 = {d1 + 2} for whitened data, got {n}; pass more")
-        plus, minus = (round(n * p * (1 + s * delta) / 2) for s in (1, -1))
-        if plus + minus < 1 or plus + minus > n:
-            raise DataError(f"p must give 1..{n} carriers among {n}, got {plus + minus}; pass more examples")
-        sign = order.permutation(np.repeat([1, -1, 0], [plus, minus, n - plus - minus])).astype(np.int8)
-        carrier = sign != 0
-        amplitude = np.sqrt(alpha * n / carrier.sum())
-        outliers = np.stack([carrier, sign], axis=1).astype(np.float64)
-        if abs(int(sign.sum())) == carrier.sum():  # one sign only: the two columns are parallel
-            outliers = outliers[:, :1]
-        basis = np.linalg.qr(np.concatenate([outliers, x], axis=1))[0]
-        x = basis[:, outliers.shape[1] :] * np.sqrt(n)
-    else:
-        draws = uniform.random((n, 2))
-        carrier = draws[:, 0] < p
-        sign = np.where(carrier, np.where(draws[:, 1] < (1 + delta) / 2, 1, -1), 0).astype(np.int8)
-        amplitude = np.sqrt(alpha / p)
-    opposing = (amplitude / np.sqrt(d2)) * sign[:, None] * np.ones(d2)
-    targets = beta * x[:, :1] + gamma * np.abs(opposing.sum(axis=1, keepdims=True))
-    inputs = np.concatenate([x, opposing], axis=1)
-    truth = {"carrier": carrier, "sign": sign}
-    return Dataset(inputs, targets, 1, None, "gaussian", ("y",), kind="regression", truth=truth)
+    opposing = sample.projection[:, None] / np.sqrt(d2) * np.ones(d2)
+    inputs = np.concatenate([sample.x, opposing], axis=1)
+    sign = sample.groups.astype(np.int8)
+    truth = {"carrier": sign != 0, "sign": sign}
+    return Dataset(inputs, sample.target[:, None], 1, None, "gaussian", ("y",), kind="regression", truth=truth)

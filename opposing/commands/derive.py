@@ -41,7 +41,8 @@ def run(command: DeriveCommand) -> int:
                 f"{'ok  ' if proof.ok else 'FAIL'} {row.id:<26}{row.status:<10}{proof.seconds:6.2f} s  {proof.detail}"
             )
         failed = sum(not proof.ok for proof in proofs)
-        print(f"{len(proofs) - failed} of {len(proofs)} derivations re-proved")
+        seconds = sum(proof.seconds for proof in proofs)
+        print(f"{len(proofs) - failed} of {len(proofs)} derivations re-proved in {seconds:.0f} s")
         return 1 if failed else 0
     if command.format == "document":
         print(as_document(rows), end="")

@@ -148,7 +148,7 @@ def test_the_error_estimate_covers_95_percent_of_the_steps(tracked):
     assert np.mean(errors <= estimates) >= 0.95
 
 
-@pytest.mark.xfail(reason="open: 2 of 640 steps between checks are called converged with an error above the tolerance")
+@pytest.mark.xfail(reason="open: between checks 2 of the 80 steps called converged have an error above the tolerance")
 def test_between_checks_no_step_is_called_converged_that_is_not(tracked):
     errors, estimates, _ = tracked
     assert not ((estimates <= 3e-3) & (errors > 3e-3)).any()

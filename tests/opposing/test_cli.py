@@ -109,7 +109,7 @@ def test_a_failed_job_is_one_line_and_exit_1(monkeypatch, capsys):
 
 def test_derive_prints_and_proves(capsys):
     assert call("derive", "invariant", "--check") == 0
-    assert "1 of 1 derivations re-proved" in capsys.readouterr().out
+    assert "1 of 1 derivations re-proved in" in capsys.readouterr().out
     assert call("derive", "onset", "--format", "document") == 0
     assert "\\end{document}" in capsys.readouterr().out
 

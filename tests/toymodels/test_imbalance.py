@@ -156,7 +156,7 @@ def test_batches_broadcast():
         (lambda: floor_curvature([1.0, 0.0], 1, 1), "c must not be 0, got 0"),
         (lambda: imbalanced_loss(ReducedState(1, 1), 1, -1, 0), "alpha must be positive, got -1"),
         (lambda: imbalanced_step(ReducedState(1, 1), 1, 1, np.nan, 0.1), "shift must be finite"),
-        (lambda: imbalanced_limit_c2(1, 1, 1, 0, -1), "b_perp must be >= 0, got -1"),
+        (lambda: imbalanced_limit_c2(1, 1, 1, 0, -1), "b_perp0 must be >= 0, got -1"),
         (lambda: imbalanced_limit_sharpness(1, 1, 0, 1, 0), "beta must be positive, got 0"),
     ],
 )

@@ -278,9 +278,7 @@ def test_general_models_watch_the_direction_asked_for():
         w: simulate(model, "gd", 0.035, 400, start=start, parameters=values, watch=w, stride=None)
         for w in ("w_2", "w_3")
     }
-    assert 0 < int(runs["w_3"].onset_step.item()) < int(runs["w_2"].onset_step.item()) or (
-        int(runs["w_2"].onset_step.item()) == -1
-    )
+    assert 0 < int(runs["w_3"].onset_step.item()) < int(runs["w_2"].onset_step.item())
     assert runs["w_3"].final_sharpness.item() > 0
 
 
@@ -296,6 +294,13 @@ def test_gradient_flow_with_its_onset_as_an_event():
     assert int(data.onset_step) == int(np.ceil(float(data.onset_time) / lr))
     np.testing.assert_allclose(data.log_abs_u.values, np.log(1e-3) - 1000 * exact.clock, rtol=1e-4)
     assert float(data.log_abs_u[-1]) < -3000
+    end = simulate(
+        two_layer(), "flow", lr, steps, start=ReducedState(0.55, 0.05, 0.0, 1e-3),
+        parameters={"beta": 1.0, "alpha": 1000.0}, stride=None,
+    ).isel(run=0)  # fmt: skip
+    assert "step" not in end.dims
+    assert float(end.final_log_abs_u) == pytest.approx(float(data.log_abs_u[-1]), rel=1e-9)
+    assert int(end.onset_step) == int(data.onset_step)
 
 
 CUDA = """

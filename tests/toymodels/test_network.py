@@ -96,9 +96,10 @@ def test_divergence_is_a_status_and_bad_input_is_named():
     assert run.status.values.tolist() == [0, 2]
     assert int(run.last_step[1]) < 100
     for call, message in (
-        (lambda: draw_sample(MODEL, 0, 0), "n must be an integer"),
-        (lambda: draw_sample(MODEL, 101, 0, whitened=True), "even integer"),
-        (lambda: draw_sample(MODEL, 10, 0, whitened=True), "n must be >= d1"),
+        (lambda: draw_sample(MODEL, 0, 0), "n_examples must be an integer"),
+        (lambda: draw_sample(MODEL, 10, 0, whitened=True), "n_examples must be at least d1"),
+        (lambda: draw_sample(MODEL, 20, 0, delta=1.5), "delta must lie in"),
+        (lambda: draw_sample(MODEL, 20, 0, direction=[1.0]), "direction must be a vector"),
         (lambda: simulate_network(sample, -1, 5), "lr must be positive"),
         (lambda: simulate_network(sample, 0.1, 0), "steps must be"),
         (lambda: simulate_network(sample, 0.1, 5, batch_size=51), "batch_size must be at most"),

@@ -1,0 +1,61 @@
+"""Rows of benchmark results in their one schema, and the file they are kept in."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "row", "write"]
+
+RESULTS = Path(__file__).parent / "results"
+CPU = f"cpu, {platform.machine()}, {os.cpu_count()} cores"
+
+
+def row(
+    bench: str,
+    case: str,
+    metric: str,
+    value: Any,
+    unit: str,
+    *,
+    baseline: str = "",
+    baseline_value: float | None = None,
+    ratio: float | None = None,
+    device: str = CPU,
+    packages: Iterable[str] = ("numpy", "numba", "scipy"),
+) -> dict[str, Any]:
+    """One measured number with where and how; ``ratio`` defaults to value over baseline."""
+    if ratio is None and baseline_value is not None and value is not None:
+        ratio = value / baseline_value
+    return {
+        "bench": bench,
+        "case": case,
+        "metric": metric,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "baseline_value": baseline_value,
+        "ratio": ratio,
+        "device": device,
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+        "command": "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """Keep the rows in ``results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
