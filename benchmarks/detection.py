@@ -263,7 +263,7 @@ def overhead() -> list[dict[str, Any]]:
 
 def entry(case: str, metric: str, value: Any, unit: str) -> dict[str, Any]:
     """A row, printed as it is made."""
-    print(f"{case:<72}{metric:<46}{value if value is None else round(value, 4)}", flush=True)
+    print(f"{case:<84}{metric:<46}{value if value is None else round(value, 4)}", flush=True)
     return row("detection", case, metric, value, unit, packages=("numpy", "scipy", "torch"))
 
 

@@ -273,8 +273,8 @@ def boundary_level(c: ArrayLike, b_par: ArrayLike, b_perp: ArrayLike, lr: ArrayL
 
     One step takes $4-Q$ to $(4-Q)(1-ge+e^2+f^2)$ with $e = \eta r$, $f=\eta c b_\perp$, and the factor is positive for
     $g = \eta\|\beta\| < 2$. So the ellipsoid Q = 4 is invariant: starts inside stay inside, those outside stay out.
-    That almost all of those outside diverge is measured (``benchmarks/toy_limits.py``); the critical step and the smooth boundary of this
-    problem: Liang & Montúfar (2025), arXiv 2509.25351.
+    That almost all of those outside diverge is measured (``benchmarks/toy_limits.py``). Critical step and smooth
+    boundary of this problem: Liang & Montúfar (2025), arXiv 2509.25351.
 
     Args:
         c, b_par, b_perp: Weights, shape (...).
