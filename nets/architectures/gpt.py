@@ -1,7 +1,5 @@
 """A GPT-style decoder (Radford et al. 2019): next-token logits at every position."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -78,11 +76,27 @@ def gpt(
     vocabulary: int,
     context: int,
     *,
+    width: int = 64,
+    depth: int = 2,
+    heads: int = 4,
+    activation: str = "gelu",
+    tied: bool = True,
+    last_only: bool = False,
+    d_out: int | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    **options: Any,
 ) -> GPT:
-    """`GPT` with weights drawn from ``seed`` in float32 and cast to ``dtype``; arguments and options as there."""
+    """`GPT` with weights drawn from ``seed`` in float32 and cast to ``dtype``; arguments as there."""
     with seeded(seed):
-        net = GPT(vocabulary, context, **options)
+        net = GPT(
+            vocabulary,
+            context,
+            width=width,
+            depth=depth,
+            heads=heads,
+            activation=activation,
+            tied=tied,
+            last_only=last_only,
+            d_out=d_out,
+        )
     return net.to(dtype)

@@ -1,7 +1,6 @@
 """A small vision transformer (Dosovitskiy et al. 2021), which averages over patches instead of a class token."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +65,15 @@ def vit(
     image_shape: Sequence[int],
     d_out: int,
     *,
+    patch: int = 4,
+    width: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    activation: str = "gelu",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
-    **options: Any,
 ) -> ViT:
-    """`ViT` with weights drawn from ``seed`` in float32 and cast to ``dtype``; arguments and options as there."""
+    """`ViT` with weights drawn from ``seed`` in float32 and cast to ``dtype``; arguments as there."""
     with seeded(seed):
-        net = ViT(image_shape, d_out, **options)
+        net = ViT(image_shape, d_out, patch=patch, width=width, depth=depth, heads=heads, activation=activation)
     return net.to(dtype)
