@@ -31,19 +31,23 @@ PACKAGES = ("torch", "scipy", "numpy", "curvlinops-for-pytorch", "pyhessian", "h
 EXAMPLES = {"A": 5000, "B": 1000, "C": 512}
 PEAK = {"A": 1.6, "B": 0.8, "C": 0.8}  # highest lr, in 2/(sharpness at the start)
 RAMP = 100
-MODES: dict[str, tuple[str, dict]] = {
-    "midpoint, tol 3e-3": ("midpoint", {"tol": 3e-3}),
-    "midpoint, tol 1e-3": ("midpoint", {"tol": 1e-3}),
-    "iterate, two spaces, tol 1e-2": ("iterate", {"tol": 1e-2, "parity": 2}),
-    "iterate, two spaces, tol 3e-3": ("iterate", {"tol": 3e-3, "parity": 2}),
-    "iterate, two spaces, tol 1e-3": ("iterate", {"tol": 1e-3, "parity": 2}),
-    "iterate, one space, tol 3e-3": ("iterate", {"tol": 3e-3}),
-    "iterate, one product": ("iterate", {"tol": 1e-3, "parity": 2, "max_products": 1}),
-    "top 5, iterate, two spaces, tol 3e-3": ("iterate", {"k": 5, "tol": 3e-3, "parity": 2}),
+SHARE = 0.1  # of the examples, in the surrogate
+MODES: dict[str, tuple[str, bool, dict]] = {  # where, steered by a surrogate, options of the tracker
+    "midpoint, steered, tol 3e-3": ("midpoint", True, {"tol": 3e-3}),
+    "midpoint, steered, tol 1e-3": ("midpoint", True, {"tol": 1e-3}),
+    "midpoint, tol 1e-3": ("midpoint", False, {"tol": 1e-3}),
+    "iterate, steered, tol 1e-2": ("iterate", True, {"tol": 1e-2}),
+    "iterate, steered, tol 3e-3": ("iterate", True, {"tol": 3e-3}),
+    "iterate, steered, tol 1e-3": ("iterate", True, {"tol": 1e-3}),
+    "iterate, steered, two spaces, tol 1e-3": ("iterate", True, {"tol": 1e-3, "parity": 2}),
+    "iterate, two spaces, tol 1e-3": ("iterate", False, {"tol": 1e-3, "parity": 2}),
+    "top 5, iterate, steered, tol 1e-3": ("iterate", True, {"k": 5, "tol": 1e-3}),
+    "top 5, iterate, steered, tol 3e-3": ("iterate", True, {"k": 5, "tol": 3e-3}),
 }
+FIVE = 5  # steps from one reference of the five largest to the next
 
 
-def costs(case: Case, curvature: LossCurvature, repeats: int = 7) -> dict[str, float]:
+def costs(case: Case, curvature: LossCurvature, sample: LossCurvature, repeats: int = 7) -> dict[str, float]:
     """Seconds of a gradient, of a gradient with its graph, and of products; interleaved, medians."""
     params = curvature.params
     vector = torch.randn(curvature.size)
@@ -71,13 +75,15 @@ def costs(case: Case, curvature: LossCurvature, repeats: int = 7) -> dict[str, f
             gradient()
         torch.nn.utils.vector_to_parameters(point, params)
 
-    product = curvature.linearise()[2]
+    product, image = curvature.linearise()[2], sample.linearise()[2]
     jobs = {
         "gradient": gradient,
         "gradient with graph": lambda: curvature.linearise(),
         "product, double backward": lambda: product(vector),
         "product, jvp of grad": forward_over_reverse,
         "product, central difference": difference,
+        "surrogate, gradient with graph": lambda: sample.linearise(),
+        "surrogate, product": lambda: image(vector),
     }
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for i in range(repeats + 1):
@@ -136,12 +142,13 @@ def run_case(case: Case, steps: int) -> list[dict]:
 
     single = LossCurvature(case.module, case.loss, case.inputs, case.targets)
     double = LossCurvature(_double(case.module), case.loss, _double(case.inputs), case.targets)
-    seconds = costs(case, single)
+    sample = single.sample(max(1, round(SHARE * single.n)))
+    seconds = costs(case, single, sample)
     for job, t in seconds.items():
         add("costs", job, t / seconds["gradient"], "gradients")
     peer = curvlinops_seconds(case, single)
     add("costs", "product, curvlinops", None if peer is None else peer / seconds["gradient"], "gradients")
-    graph, product = (seconds[j] / seconds["gradient"] for j in ("gradient with graph", "product, double backward"))
+    price = {job: t / seconds["gradient"] for job, t in seconds.items()}
 
     theta = single.point()
     _cold(add, "start", case, single, double, theta)
@@ -155,20 +162,23 @@ def run_case(case: Case, steps: int) -> list[dict]:
 
     exact: dict[str, list[np.ndarray]] = {"midpoint": [], "iterate": []}
     found: dict[str, list] = {mode: [] for mode in MODES}
-    trackers = {m: CurvatureTracker(**({"k": 1, "check_every": 10**6} | o)) for m, (_, o) in MODES.items()}
+    trackers = {m: CurvatureTracker(**({"k": 1} | o)) for m, (*_, o) in MODES.items()}
     starts: dict[str, np.ndarray | None] = dict.fromkeys(exact)
     sampled: list[tuple[Tensor, np.ndarray]] = []
     before, here = theta, theta - lr * single.linearise(theta)[1]
     for s in range(steps + 1):
         after = here - lr * single.linearise(here)[1]
         for where, point in (("midpoint", midpoint(before, here, after)), ("iterate", here)):
-            values, starts[where] = _reference(double, point, 5, starts[where])
+            # the last steps are consecutive, as a peer that tracks would take them
+            several = where == "iterate" and (s % FIVE == 0 or s >= steps - 4)
+            values, starts[where] = _reference(double, point, 5 if several else 1, starts[where])
             exact[where].append(values)
-            matvec = single.linearise(point)[2]
-            for mode, (at, _) in MODES.items():
+            matvec, image = single.linearise(point)[2], sample.linearise(point)[2]
+            for mode, (at, steered, _) in MODES.items():
                 if at == where:
-                    found[mode].append(trackers[mode].measure(matvec, torch.zeros_like(point)))
-        if s >= steps - 4:  # consecutive steps, as a peer that tracks would take them
+                    zero = torch.zeros_like(point)
+                    found[mode].append(trackers[mode].measure(matvec, zero, image if steered else None))
+        if s >= steps - 4:
             sampled.append((here, exact["iterate"][-1]))
         before, here = here, after
 
@@ -181,21 +191,42 @@ def run_case(case: Case, steps: int) -> list[dict]:
         setting = "" if tuned is None else f" ({tuned[1]})"
         add("edge", f"top {k}: eigsh, warm, best tuned{setting}", None if tuned is None else tuned[0], "products")
         add("edge", f"top {k}: LOBPCG (scipy), warm", lobpcg[k], "products")
-    for mode, (at, options) in MODES.items():
-        k, runs = options.get("k", 1), found[mode][1:]
-        truth = np.array([e[:k] for e in exact[at][1:]])
-        error = np.abs(np.array([r.values.numpy() for r in runs]) / truth - 1).max(axis=1)
-        claimed = np.array([r.errors.numpy().max() for r in runs])
-        used = float(np.mean([r.products for r in runs]))
-        extra = used * product + (graph if at == "midpoint" else graph - 1)
+    for mode, (at, steered, options) in MODES.items():
+        k = options.get("k", 1)
+        pairs = [(r, e[:k]) for r, e in zip(found[mode][1:], exact[at][1:], strict=True) if len(e) >= k]
+        error = np.array([np.abs(r.values.numpy() / e - 1).max() for r, e in pairs])
+        claimed = np.array([r.errors.numpy().max() for r, _ in pairs])
+        flags = np.array([bool(r.converged.all()) for r, _ in pairs])
+        searched, checked, images = (
+            float(np.mean([f(r) for r in found[mode][1:]]))
+            for f in (
+                lambda r: r.products - r.check_products,
+                lambda r: r.check_products,
+                lambda r: r.surrogate_products,
+            )
+        )
+        extra = searched * price["product, double backward"] + images * price["surrogate, product"]
+        extra += price["gradient with graph"] - (at == "iterate")
+        extra += price["surrogate, gradient with graph"] * steered
         others = [b for b in (eigsh[k][0] if eigsh[k] else None, lobpcg[k]) if b is not None]
         best = min(others) if others else None
-        add(f"edge; {mode}", "products per step", used, "products", "best peer, warm, to 1e-3", best)
+        add(f"edge; {mode}", "products per step", searched, "products", "best peer, warm, to 1e-3", best)
+        add(f"edge; {mode}", "surrogate's products per step", images, "products")
+        add(f"edge; {mode}", "products of the checks per step", checked, "products")
         add(f"edge; {mode}", "extra gradient steps per step", extra, "gradients")
+        add(
+            f"edge; {mode}",
+            "the same with the checks",
+            extra + checked * price["product, double backward"],
+            "gradients",
+        )
         for statistic, q in (("median", 0.5), ("95th percentile", 0.95), ("worst", 1.0)):
             add(f"edge; {mode}", f"relative error, {statistic}", float(np.quantile(error, q)), "1")
         add(f"edge; {mode}", "share of steps within own estimate", float(np.mean(error <= claimed + 1e-5)), "1")
         add(f"edge; {mode}", "share of steps beyond 1e-3", float(np.mean(error > 1e-3)), "1")
+        add(f"edge; {mode}", "share of steps called converged", float(np.mean(flags)), "1")
+        wrong = float(np.sum(flags & (error > options["tol"])))
+        add(f"edge; {mode}", "steps called converged beyond the tolerance", wrong, "1")
     return rows
 
 

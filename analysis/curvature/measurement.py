@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from .certificate import complement_bound, value_bounds
+from .estimate import RESTS, estimated_errors, scale
 from .subspace import RitzPairs, Subspace
 from .vectors import Matvec
 
 __all__ = ["Eigenpairs", "Measurement", "Settings"]
 
 ADMIXTURE = 0.1  # random part of a given start, relative to it
-# fitted: on a tanh MLP at the edge 95 % of the errors were below three estimates; bounds from a check carry none
-SAFETY = 3.0
-RESTS = 0.1  # largest share of old products in a value that may be called converged: how they changed was not seen
 ROOM = 12  # vectors that a check must find room for; fewer: the space is compressed first
 
 
@@ -35,6 +33,7 @@ class Eigenpairs:
         checked: Whether this very step searched for eigenvalues that the space does not see.
         products: Products used, those of the check included.
         check_products: Products used by the check alone.
+        surrogate_products: Products with the surrogate, where one was given.
         complete: Whether every eigenvalue above the level asked for is among them (True without a level).
     """
 
@@ -47,6 +46,7 @@ class Eigenpairs:
     products: int
     check_products: int
     complete: bool
+    surrogate_products: int = 0
 
     @property
     def top(self) -> float:
@@ -136,7 +136,7 @@ class Measurement:
             errors = np.full(self.k, np.inf)
             n = 0 if bounds is None else min(self.k, len(bounds))
             if bounds is not None:
-                errors[:n] = np.maximum(bounds[:n] - pairs.values[:n], 0) / _scale(pairs.values[:n])
+                errors[:n] = np.maximum(bounds[:n] - pairs.values[:n], 0) / scale(pairs.values[:n])
         return self._result(pairs, errors, residuals, bounds, check, used)
 
     def carry(self, calls: int) -> tuple[Tensor, Tensor, list[float]]:
@@ -238,21 +238,8 @@ class Measurement:
 
     def _estimate(self, pairs: RitzPairs, gram: np.ndarray, doubts: np.ndarray, shifts: np.ndarray) -> np.ndarray:
         """Estimated relative errors of the wanted values, given the residuals and the doubt in old products."""
-        m, block, k = len(self.space), len(gram), min(self.k, len(self.space))
-        errors = np.full(self.k, np.inf)
-        if m >= self.size:
-            errors[:k] = SAFETY * shifts[:k] / _scale(pairs.values[:k])
-            return errors
-        gram = gram + np.diag(doubts[:block] ** 2)
-        # the next Ritz value, as large as its own residual allows, stands for the rest of the spectrum
-        rest = pairs.values[:block] + np.sqrt(np.maximum(gram.diagonal(), 0))
-        found = [
-            value_bounds(pairs.values[:s], gram[:s, :s], float(rest[s:].max()))[:k] - pairs.values[:k]
-            for s in range(k, block)
-        ]
-        if found:
-            errors[:k] = SAFETY * (np.maximum(np.min(found, axis=0), 0) + shifts[:k]) / _scale(pairs.values[:k])
-        return errors
+        whole = len(self.space) >= self.size
+        return estimated_errors(pairs.values, gram, doubts, shifts, self.k, whole)
 
     def _check(self, budget: int) -> tuple[np.ndarray | None, bool]:
         """Upper bounds on the sorted eigenvalues, and whether what was found breaks the tolerance.
@@ -269,7 +256,7 @@ class Measurement:
         known, k = len(self.space), min(self.k, len(self.space))
         rest, failure = self.size - known, self.settings.failure
         _, gram = self.space.residuals(pairs, known)
-        aim = self.settings.tol * _scale(pairs.values[:k])
+        aim = self.settings.tol * scale(pairs.values[:k])
         diagonal: list[float] = []
         off: list[float] = []
         image, bounds = self._random(), None
@@ -302,7 +289,7 @@ class Measurement:
         found = Eigenpairs(
             values=torch.from_numpy(pairs.values[:k].copy()),
             vectors=self.space.combine(pairs.weights[:, :k])[0],
-            residuals=torch.from_numpy(residuals[:k] / _scale(pairs.values[:k])),
+            residuals=torch.from_numpy(residuals[:k] / scale(pairs.values[:k])),
             errors=torch.from_numpy(errors[:k].copy()),
             converged=torch.from_numpy(errors[:k] <= self.settings.tol),
             checked=check,
@@ -311,7 +298,3 @@ class Measurement:
             complete=complete,
         )
         return found, finite
-
-
-def _scale(values: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(values), np.finfo(float).tiny)

@@ -62,7 +62,9 @@ class LossCurvature:
             raise ValueError(f"kind must be hessian or gauss_newton, got {kind!r}; pass one of them")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}; pass more, or None for one chunk")
-        self.module, self.loss, self.kind = module, loss, kind
+        self.module, self.loss = module, loss
+        self.kind: Kind = kind
+        self.chunk_size = chunk_size
         self.chunks = _chunks(inputs, targets, chunk_size, examples)
         self.n = sum(len(x) for x, _ in self.chunks)
         self.keep = len(self.chunks) == 1 if keep is None else keep
@@ -77,6 +79,27 @@ class LossCurvature:
         if not held:
             raise ValueError("parameters must name at least one trainable parameter, got none; unfreeze one")
         self.names, self.params = list(held), list(held.values())
+
+    def sample(self, size: int, seed: int = 0) -> "LossCurvature":
+        """The same matrix of ``size`` examples drawn without replacement: a surrogate for ``CurvatureTracker``.
+
+        Raises:
+            ValueError: If ``size`` is not in 1..n.
+        """
+        if not 1 <= size <= self.n:
+            raise ValueError(f"size must lie in 1..{self.n}, got {size}; pass about a tenth of the examples")
+        kept = torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))[:size]
+        inputs, targets = (torch.cat([chunk[i] for chunk in self.chunks]) for i in (0, 1))
+        kept = kept.to(inputs.device)
+        return LossCurvature(
+            self.module,
+            self.loss,
+            inputs[kept],
+            targets[kept],
+            chunk_size=self.chunk_size,
+            kind=self.kind,
+            parameters=self.names,
+        )
 
     @property
     def size(self) -> int:

@@ -3,13 +3,17 @@ r"""The largest algebraic eigenpairs of a matrix that changes a little from step
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .measurement import Eigenpairs, Measurement, Settings
+from .steered import SteeredMeasurement, Steering
 from .vectors import Matvec
 
 __all__ = ["CurvatureTracker"]
+
+MISLEADING = 0.3  # relative error of a surrogate beyond which it is left aside
 
 
 class CurvatureTracker:
@@ -20,6 +24,9 @@ class CurvatureTracker:
     estimated error of every wanted value is below ``tol``. Every ``check_every`` calls, the first included, a
     Lanczos run from a random start in the complement bounds what may have been missed
     (``certificate``): only values that passed are ``converged``.
+
+    With a surrogate, a cheap operator that resembles the matrix, most calls need one product or none
+    (``steered``).
 
     Args:
         k: Number of pairs wanted.
@@ -67,18 +74,21 @@ class CurvatureTracker:
             raise ValueError(f"parity must be 1 or 2, got {parity}; pass 2 at iterates, 1 at midpoints")
         self.check_every, self.parity, self.seed = check_every, parity, seed
         self._spaces: dict[int, tuple[Tensor, Tensor, list[float]]] = {}
+        self._steering: dict[int, Steering] = {}
         self._calls = 0
         self._last_check: int | None = None
         self._clear = 0  # how many of the largest pairs passed the last check
         self._generator: Tensor | None = None
 
-    def measure(self, matvec: Matvec, start: Tensor) -> Eigenpairs:
+    def measure(self, matvec: Matvec, start: Tensor, surrogate: Matvec | None = None) -> Eigenpairs:
         r"""The pairs of the operator as it is now.
 
         Args:
             matvec: $v \mapsto Hv$ for vectors of shape (P,).
             start: Any tensor of shape (P,) whose type and device the vectors take; used as the first direction
                 of a cold start if it is not zero, with a random part added; ignored afterwards.
+            surrogate: A cheap operator that resembles the matrix and changes as it does, as it is now, e.g. the
+                Hessian of a tenth of the examples (``LossCurvature.sample``).
         Raises:
             ValueError: If P differs from earlier calls.
         """
@@ -86,29 +96,62 @@ class CurvatureTracker:
             raise ValueError(
                 f"start must be a real vector of shape (P,), got {tuple(start.shape)} {start.dtype}; pass zeros(P)"
             )
-        carried = self._spaces.get(self._calls % self.parity) or next(iter(self._spaces.values()), None)
+        slot = self._calls % self.parity
+        carried = self._spaces.get(slot) or next(iter(self._spaces.values()), None)
         if carried is not None and carried[0].shape[1] != start.numel():
             raise ValueError(
                 f"start must have {carried[0].shape[1]} entries as before, got {start.numel()}; make a new tracker"
             )
+        check = self._last_check is None or self._calls - self._last_check >= self.check_every
+        check = check and self.settings.max_check > 0
+        steering = self._steering.get(slot) or next(iter(self._steering.values()), None)
+        if surrogate is None or steering is None or check or steering.trust > MISLEADING:
+            found, finite = self._plain(matvec, start, surrogate, carried, slot, check)
+        else:
+            steered = SteeredMeasurement(self.settings, matvec, surrogate, steering)
+            found, finite = steered.run()
+            if finite:
+                self._keep(slot, steered.carry())
+        if not finite:
+            return found  # what is carried stays as it was
+        if found.checked:
+            self._last_check = self._calls
+            self._clear = int(found.converged.long().cumprod(0).sum())
+        self._calls += 1
+        covered = torch.arange(len(found.values)) < self._clear
+        return replace(found, converged=found.converged & covered)
+
+    def _plain(
+        self,
+        matvec: Matvec,
+        start: Tensor,
+        surrogate: Matvec | None,
+        carried: tuple[Tensor, Tensor, list[float]] | None,
+        slot: int,
+        check: bool,
+    ) -> tuple[Eigenpairs, bool]:
         generator = torch.Generator(device=start.device)
         if self._generator is None:
             generator.manual_seed(self.seed)
         else:
             generator.set_state(self._generator)
-        check = self._last_check is None or self._calls - self._last_check >= self.check_every
         measurement = Measurement(self.settings, matvec, start, carried, generator)
-        found, finite = measurement.run(check and self.settings.max_check > 0)
+        found, finite = measurement.run(check)
         if not finite:
-            return found  # the carried space stays as it was
-        if found.checked:
-            self._last_check = self._calls
-            self._clear = int(found.converged.long().cumprod(0).sum())
-        self._spaces[self._calls % self.parity] = measurement.carry(self.parity)
+            return found, False
         self._generator = generator.get_state()
-        self._calls += 1
-        covered = torch.arange(len(found.values)) < self._clear
-        return replace(found, converged=found.converged & covered)
+        vectors, products, ages = self._spaces[slot] = measurement.carry(self.parity)
+        self._steering.pop(slot, None)
+        if surrogate is not None:
+            stale = np.array(ages) > self.parity
+            self._steering[slot] = Steering.begin(vectors, products, stale, surrogate)
+            found = replace(found, surrogate_products=len(vectors))
+        return found, True
+
+    def _keep(self, slot: int, steering: Steering) -> None:
+        self._steering[slot] = steering
+        ages = [float(self.parity)] * len(steering.vectors)
+        self._spaces[slot] = (steering.vectors, steering.products, ages)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the later results, as tensors and numbers; restores to the same bits."""
@@ -121,6 +164,8 @@ class CurvatureTracker:
         for key, (vectors, products, ages) in self._spaces.items():
             state[f"vectors_{key}"], state[f"products_{key}"] = vectors.clone(), products.clone()
             state[f"ages_{key}"] = torch.tensor(ages, dtype=torch.float64)
+        for key, steering in self._steering.items():
+            state |= steering.state_dict(str(key))
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -133,3 +178,4 @@ class CurvatureTracker:
             i: (state[f"vectors_{i}"].clone(), state[f"products_{i}"].clone(), state[f"ages_{i}"].tolist())
             for i in keys
         }
+        self._steering = {i: Steering.from_state(state, str(i)) for i in keys if f"images_{i}" in state}

@@ -142,13 +142,11 @@ def test_tracking_is_accurate_and_cheap(tracked):
     assert np.quantile(errors, 0.95) <= 3e-3
 
 
-@pytest.mark.xfail(reason="open: between checks the error estimate covers 94 % of the steps (eight seeds pooled)")
 def test_the_error_estimate_covers_95_percent_of_the_steps(tracked):
     errors, estimates, _ = tracked
     assert np.mean(errors <= estimates) >= 0.95
 
 
-@pytest.mark.xfail(reason="open: between checks 2 of the 80 steps called converged have an error above the tolerance")
 def test_between_checks_no_step_is_called_converged_that_is_not(tracked):
     errors, estimates, _ = tracked
     assert not ((estimates <= 3e-3) & (errors > 3e-3)).any()
