@@ -1,8 +1,10 @@
 """Tracking the sharpness at the edge of stability and from a cold start, against the tools in use, in one process.
 
 Costs are counted in plain full-batch gradients measured beside the products (medians, interleaved), errors against
-a float64 reference. Peers that are not installed are named in the output. ``--scale 1 --steps 200`` is the full
-size (5,000, 1,000 and 512 examples); smaller ones are for shared machines.
+a float64 reference. Peers that are not installed have the value None. ``--scale 1 --steps 200`` is the full size:
+5,000, 1,000 and 512 examples; smaller ones are for shared machines. On a GPU:
+``--scale 1 --steps 200 --cases ABC --device cuda``, and ``--cases R --chunk 1000 --device cuda`` for ResNet-18 on all
+50,000 images.
 """
 
 import argparse
@@ -28,8 +30,8 @@ from torch import Tensor
 from analysis.curvature import CurvatureTracker, LossCurvature, midpoint
 
 PACKAGES = ("torch", "scipy", "numpy", "curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
-EXAMPLES = {"A": 5000, "B": 1000, "C": 512}
-PEAK = {"A": 1.6, "B": 0.8, "C": 0.8}  # highest lr, in 2/(sharpness at the start)
+EXAMPLES = {"A": 5000, "B": 1000, "C": 512, "R": 50000}
+PEAK = {"A": 1.6, "B": 0.8, "C": 0.8, "R": 0.8}  # highest lr, in 2/(sharpness at the start)
 RAMP = 100
 SHARE = 0.1  # of the examples, in the surrogate
 MODES: dict[str, tuple[str, bool, dict]] = {  # where, steered by a surrogate, options of the tracker
@@ -50,7 +52,7 @@ FIVE = 5  # steps from one reference of the five largest to the next
 def costs(case: Case, curvature: LossCurvature, sample: LossCurvature, repeats: int = 7) -> dict[str, float]:
     """Seconds of a gradient, of a gradient with its graph, and of products; interleaved, medians."""
     params = curvature.params
-    vector = torch.randn(curvature.size)
+    vector = torch.randn_like(curvature.point())
     point = curvature.point()
 
     def gradient():
@@ -88,18 +90,24 @@ def costs(case: Case, curvature: LossCurvature, sample: LossCurvature, repeats: 
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for i in range(repeats + 1):
         for name, job in jobs.items():
-            begin = time.perf_counter()
+            begin = clock()
             job()
             if i:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(clock() - begin)
     return {name: float(np.median(t)) for name, t in times.items()}
 
 
-def lanczos_floor(matvec: Callable[[Tensor], Tensor], size: int, exact: np.ndarray, most: int = 90) -> int:
+def clock() -> float:
+    """Seconds, with the device's work done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def lanczos_floor(matvec: Callable[[Tensor], Tensor], zero: Tensor, exact: np.ndarray, most: int = 90) -> int:
     """Products after which plain Lanczos, stopped at the best moment, has every wanted value to 1e-3."""
-    basis = torch.zeros(most + 1, size)
-    g = torch.Generator().manual_seed(1)
-    v = torch.randn(size, generator=g)
+    basis = zero.new_zeros(most + 1, len(zero))
+    v = torch.randn(len(zero), generator=torch.Generator().manual_seed(1)).to(zero)
     basis[0] = v / v.norm()
     alpha, beta = [], []
     for j in range(most):
@@ -123,14 +131,18 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--cases", default="ABC")
+    parser.add_argument("--every", type=int, default=1, help="steps from one reference to the next")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--chunk", type=int, default=None, help="examples at a time; by default all")
     args = parser.parse_args()
     rows: list[dict] = []
     for name in args.cases:
-        rows += run_case(CASES[name](int(EXAMPLES[name] * args.scale)), args.steps)
+        case = CASES[name](int(EXAMPLES[name] * args.scale)).to(args.device)
+        rows += run_case(case, args.steps, args.chunk, args.every)
         write("curvature", rows)  # after every case: the next one may take long
 
 
-def run_case(case: Case, steps: int) -> list[dict]:
+def run_case(case: Case, steps: int, chunk: int | None, every: int) -> list[dict]:
     """All rows of one problem: at the start, then tracking at the edge."""
     rows: list[dict] = []
     label = f"{case.name}, {len(case.inputs)} examples, {case.source}"
@@ -140,8 +152,10 @@ def run_case(case: Case, steps: int) -> list[dict]:
         about: dict = {"baseline": baseline, "baseline_value": base, "packages": PACKAGES}
         rows.append(row("curvature", f"{label}; {where}", metric, value, unit, **about))
 
-    single = LossCurvature(case.module, case.loss, case.inputs, case.targets)
-    double = LossCurvature(_double(case.module), case.loss, _double(case.inputs), case.targets)
+    single = LossCurvature(case.module, case.loss, case.inputs, case.targets, chunk_size=chunk)
+    double = LossCurvature(
+        _double(case.module), case.loss, _double(case.inputs), _double(case.targets), chunk_size=chunk
+    )
     sample = single.sample(max(1, round(SHARE * single.n)))
     seconds = costs(case, single, sample)
     for job, t in seconds.items():
@@ -164,26 +178,35 @@ def run_case(case: Case, steps: int) -> list[dict]:
     found: dict[str, list] = {mode: [] for mode in MODES}
     trackers = {m: CurvatureTracker(**({"k": 1} | o)) for m, (*_, o) in MODES.items()}
     starts: dict[str, np.ndarray | None] = dict.fromkeys(exact)
+    times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    plain: list[float] = []
     sampled: list[tuple[Tensor, np.ndarray]] = []
     before, here = theta, theta - lr * single.linearise(theta)[1]
     for s in range(steps + 1):
         after = here - lr * single.linearise(here)[1]
         for where, point in (("midpoint", midpoint(before, here, after)), ("iterate", here)):
             # the last steps are consecutive, as a peer that tracks would take them
-            several = where == "iterate" and (s % FIVE == 0 or s >= steps - 4)
-            values, starts[where] = _reference(double, point, 5 if several else 1, starts[where])
+            several = where == "iterate" and (s % (FIVE * every) == 0 or s >= steps - 4)
+            if several or s % every == 0:
+                values, starts[where] = _reference(double, point, 5 if several else 1, starts[where])
+            else:
+                values = np.empty(0)
             exact[where].append(values)
             matvec, image = single.linearise(point)[2], sample.linearise(point)[2]
             for mode, (at, steered, _) in MODES.items():
                 if at == where:
-                    zero = torch.zeros_like(point)
+                    zero, begin = torch.zeros_like(point), clock()
                     found[mode].append(trackers[mode].measure(matvec, zero, image if steered else None))
+                    times[mode].append(clock() - begin)
+        begin = clock()
+        torch.autograd.grad(case.loss(case.module(case.inputs), case.targets).mean(), single.params)
+        plain.append(clock() - begin)
         if s >= steps - 4:
             sampled.append((here, exact["iterate"][-1]))
         before, here = here, after
 
-    add("edge", "lr x sharpness, median", float(np.median([e[0] for e in exact["iterate"]]) * lr), "1")
-    points = [(Counted(single.linearise(p)[2], single.size), e) for p, e in sampled]
+    add("edge", "lr x sharpness, median", float(np.median([e[0] for e in exact["iterate"] if len(e)]) * lr), "1")
+    points = [(Counted(single.linearise(p)[2], p), e) for p, e in sampled]
     eigsh = {k: best_eigsh(points, k) for k in (1, 5)}
     lobpcg = {k: best_lobpcg(points, k) for k in (1, 5)}
     for k in (1, 5):
@@ -214,9 +237,11 @@ def run_case(case: Case, steps: int) -> list[dict]:
         add(f"edge; {mode}", "surrogate's products per step", images, "products")
         add(f"edge; {mode}", "products of the checks per step", checked, "products")
         add(f"edge; {mode}", "extra gradient steps per step", extra, "gradients")
+        add(f"edge; {mode}", "seconds of a measurement, median", float(np.median(times[mode])), "s")
+        add(f"edge; {mode}", "the same in gradients of this run", float(np.median(times[mode]) / np.median(plain)), "1")
         add(
             f"edge; {mode}",
-            "the same with the checks",
+            "extra gradient steps per step, with the checks",
             extra + checked * price["product, double backward"],
             "gradients",
         )
@@ -235,7 +260,7 @@ def _cold(add, where: str, case: Case, single: LossCurvature, double: LossCurvat
     torch.nn.utils.vector_to_parameters(theta.clone(), single.params)
     top = _reference(double, theta, 5)[0]
     for k in (1, 5):
-        floor = lanczos_floor(matvec, single.size, top[:k])
+        floor = lanczos_floor(matvec, torch.zeros_like(theta), top[:k])
         ours = CurvatureTracker(k, tol=1e-3, check_every=1).measure(matvec, torch.zeros_like(theta))
         search = CurvatureTracker(k, tol=1e-3, max_check=0).measure(matvec, torch.zeros_like(theta))
         wrong = float(np.abs(search.values.numpy() / top[:k] - 1).max())
@@ -244,9 +269,9 @@ def _cold(add, where: str, case: Case, single: LossCurvature, double: LossCurvat
         add(where, f"cold, top {k}: search, relative error", wrong, "1")
         add(where, f"cold, top {k}: search and check", ours.products, "products", "Lanczos floor", floor)
         add(where, f"cold, top {k}: all converged", float(ours.converged.all()), "1")
-        tuned = best_eigsh([(Counted(matvec, single.size), top)], k)
+        tuned = best_eigsh([(Counted(matvec, theta), top)], k)
         add(where, f"cold, top {k}: eigsh, best tuned", None if tuned is None else tuned[0], "products")
-        things = eigenthings_products(Counted(matvec, single.size), top[:k])
+        things = eigenthings_products(Counted(matvec, theta), top[:k])
         add(where, f"cold, top {k}: hessian-eigenthings Lanczos, steps known", things, "products")
     power = pyhessian_products(case, float(top[0]))
     add(where, "cold, top 1: PyHessian power iteration", None if power is None else power[0], "products")
@@ -255,9 +280,11 @@ def _cold(add, where: str, case: Case, single: LossCurvature, double: LossCurvat
 def _reference(double: LossCurvature, theta: Tensor, k: int, start: np.ndarray | None = None):
     """The k largest eigenvalues in float64 by ARPACK, independent of the tracker, and a start for the next call."""
     matvec = double.linearise(theta.double())[2]
-    operator = sl.LinearOperator(
-        (double.size, double.size), matvec=lambda v: matvec(torch.from_numpy(v.reshape(-1))).numpy(), dtype=float
-    )
+
+    def product(v: np.ndarray) -> np.ndarray:
+        return matvec(torch.from_numpy(v.reshape(-1)).to(theta.device)).cpu().numpy()
+
+    operator = sl.LinearOperator((double.size, double.size), matvec=product, dtype=float)
     values, vectors = sl.eigsh(operator, k, which="LA", ncv=2 * k + 12, tol=1e-5, v0=start)
     return np.sort(values)[::-1], vectors.sum(axis=1)
 

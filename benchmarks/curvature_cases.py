@@ -1,4 +1,4 @@
-"""The three problems of the curvature benchmark: tanh MLP, narrow VGG-11, two-layer GPT; data or stand-ins for them."""
+"""The problems of the curvature benchmark: tanh MLP, narrow VGG-11, two-layer GPT, ResNet-18; data or stand-ins."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nets.architectures import gpt as gpt_net
 from nets.architectures import mlp as mlp_net
-from nets.architectures import vgg11
+from nets.architectures import resnet18, vgg11
 from nets.config import TrainConfig
 from nets.data import Dataset, load_data
 from nets.losses import per_example_loss
@@ -30,6 +30,11 @@ class Case:
     inputs: Tensor
     targets: Tensor
     source: str
+
+    def to(self, device: str) -> "Case":
+        """The same on a device."""
+        moved = self.module.to(device), self.loss, self.inputs.to(device), self.targets.to(device)
+        return Case(self.name, *moved, self.source)
 
 
 def _images(n: int) -> tuple[Dataset, str]:
@@ -65,4 +70,11 @@ def gpt(n: int) -> Case:
     return Case("C", gpt_net(data.n_classes, 32), loss, *data.tensors(torch.float32), source)
 
 
-CASES: dict[str, Callable[[int], Case]] = {"A": mlp, "B": vgg, "C": gpt}
+def resnet(n: int) -> Case:
+    """ResNet-18 without normalisation, squared loss."""
+    data, source = _images(n)
+    net = resnet18((32, 32, 3), 10, norm="none")
+    return Case("R", net, per_example_loss("squared"), *data.tensors(torch.float32), source)
+
+
+CASES: dict[str, Callable[[int], Case]] = {"A": mlp, "B": vgg, "C": gpt, "R": resnet}

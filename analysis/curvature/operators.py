@@ -2,7 +2,8 @@ r"""The matrices of a network's loss as products with vectors: Hessian, Gauss-Ne
 
 $L(\theta) = \frac1n\sum_i \ell(f(x_i;\theta), y_i)$ over all examples given, in chunks of any sizes: a chunk of
 m examples has the weight m/n. The module is used as it stands: its mode (training or evaluation), its buffers,
-its frozen parameters (left out) and its tied weights (one entry each) are the caller's. Two consequences:
+its frozen parameters (left out) and its tied weights (one entry each) are the caller's; of a module from
+``torch.compile`` the original is taken, since compiled graphs have no second derivative. Two consequences:
 BatchNorm in training mode uses the statistics of each chunk, so that the loss itself depends on the chunks;
 dropout in training mode makes the matrix random from product to product.
 """
@@ -62,6 +63,7 @@ class LossCurvature:
             raise ValueError(f"kind must be hessian or gauss_newton, got {kind!r}; pass one of them")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}; pass more, or None for one chunk")
+        module = getattr(module, "_orig_mod", module)
         self.module, self.loss = module, loss
         self.kind: Kind = kind
         self.chunk_size = chunk_size
@@ -70,6 +72,7 @@ class LossCurvature:
         self.keep = len(self.chunks) == 1 if keep is None else keep
         held = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if parameters is not None:
+            parameters = [name.removeprefix("_orig_mod.") for name in parameters]
             unknown = sorted(set(parameters) - set(held))
             if unknown:
                 raise ValueError(

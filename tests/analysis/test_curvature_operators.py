@@ -194,6 +194,17 @@ def test_effective_sharpness_is_the_top_eigenvalue_of_the_preconditioned_hessian
     torch.testing.assert_close(unsymmetric @ vector, found.top * vector, rtol=0, atol=1e-5 * found.top)
 
 
+def test_a_compiled_module_has_the_products_of_the_module():
+    net = MODELS["mlp"]()
+    compiled = torch.compile(net, backend="aot_eager")
+    x, y, v = torch.randn(5, 4), torch.randn(5, 4), torch.randn(31)
+    torch.testing.assert_close(compiled(x), net(x))
+    names = [name for name, _ in compiled.named_parameters()]
+    ours = LossCurvature(compiled, squared, x, y, parameters=names)
+    expected = LossCurvature(net, squared, x, y)
+    torch.testing.assert_close(ours.linearise()[2](v), expected.linearise()[2](v))
+
+
 def test_linearise_elsewhere_leaves_the_module_and_survives_its_updates():
     net, x, y = make("mlp")
     curvature = LossCurvature(net, softplus_loss, x, y)
