@@ -26,6 +26,8 @@ EXPANSIONS = 8  # most surrogate directions between two products
 PART = 0.3  # share of the tolerance that what the model leaves open may take
 FADE = 0.97  # per product: how fast a large relative error of the surrogate is forgotten
 LEAST = 1e-3  # relative doubts below this say nothing about the surrogate
+ROOM = 16  # rows that are added to the storage at a time
+COLUMNS = 2**16  # columns turned at a time
 AUDIT = 8  # a true product at least every so many calls, needed or not
 
 
@@ -96,11 +98,13 @@ class SteeredMeasurement:
         self.trust, self.drift = steering.trust, steering.drift
         self.rest, self.calls = steering.rest, steering.calls
         self.k = min(settings.k, steering.vectors.shape[1])
-        self.v = steering.vectors
-        self.z = torch.stack([self._image(v) for v in self.v])
-        change = self.z - steering.images
-        self.w = steering.products + change
-        moved = self.trust * _small(change.norm(dim=1)) + self.drift
+        self.rows = _Rows(steering.vectors)
+        change = [0.0] * len(self.rows)
+        for i, v in enumerate(steering.vectors):
+            image = self._image(v)
+            change[i] = float((image - steering.images[i]).norm())
+            self.rows.put(i, v, steering.products[i] + (image - steering.images[i]), image)
+        moved = self.trust * np.array(change) + self.drift
         before = np.sqrt(steering.doubts.diagonal())
         self.doubts = steering.doubts + np.diag((before + moved) ** 2 - before**2)  # the sample's errors add up
         self.shifts = steering.shifts + np.diag(moved)
@@ -133,12 +137,23 @@ class SteeredMeasurement:
     def carry(self) -> Steering:
         """What the next measurement starts from: the leading vectors."""
         kept = min(self.k + self.settings.buffer, len(self.v))
-        v, w, z = self.v[:kept], self.w[:kept], self.z[:kept]
-        doubts = (a[:kept, :kept].copy() for a in (self.doubts, self.shifts))
+        v, w, z = (self.rows.part(i)[:kept] for i in range(3))
+        doubts, shifts = (a[:kept, :kept].copy() for a in (self.doubts, self.shifts))
+        rest = 0 if self.products else self.rest + 1
         with full_precision():  # float32 loses orthonormality slowly over hundreds of steps
             factor = torch.linalg.cholesky((v @ v.T).to("cpu", torch.float64)).to(v)
             v, w, z = (torch.linalg.solve_triangular(factor, a, upper=False) for a in (v, w, z))
-        return Steering(v, w, z, *doubts, self.trust, self.drift, 0 if self.products else self.rest + 1, self.calls + 1)
+        return Steering(v, w, z, doubts, shifts, self.trust, self.drift, rest, self.calls + 1)
+
+    @property
+    def v(self) -> Tensor:
+        """The basis, rows."""
+        return self.rows.part(0)
+
+    @property
+    def w(self) -> Tensor:
+        """Products of the model."""
+        return self.rows.part(1)
 
     def _image(self, vector: Tensor) -> Tensor:
         self.surrogate_products += 1
@@ -155,7 +170,7 @@ class SteeredMeasurement:
         excess = axes.T @ (cross - cross.T) @ axes
         change = axes @ (excess * doubts[:, None] / (doubts[:, None] + doubts[None, :])) @ axes.T
         with full_precision():
-            self.w = self.w + torch.from_numpy(change).to(self.v) @ self.v
+            self.w.add_(torch.from_numpy(change).to(self.v) @ self.v)
 
     def _ritz(self) -> None:
         """Turn the basis into the Ritz vectors of the model, largest value first."""
@@ -167,9 +182,7 @@ class SteeredMeasurement:
         values, weights = torch.linalg.eigh(0.5 * (matrix + matrix.T))
         self.values, turn = values.numpy()[::-1].copy(), weights.flip(1)
         self.doubts, self.shifts = (turn.numpy().T @ a @ turn.numpy() for a in (self.doubts, self.shifts))
-        rows = turn.T.to(self.v)
-        with full_precision():
-            self.v, self.w, self.z = rows @ self.v, rows @ self.w, rows @ self.z
+        self.rows.turn(turn.T)
         if self.settings.level is not None:
             above = int((self.values >= self.settings.level).sum())
             self.k = min(max(self.settings.k, min(above, self.settings.k_max)), self.v.shape[1])
@@ -228,8 +241,7 @@ class SteeredMeasurement:
         image = self._image(unit)
         with full_precision():  # what the model knows of the unit's products with the space goes first
             product = image + self.v.T @ (self.w @ unit - self.v @ image)
-        self.v, self.w = torch.cat([self.v, unit[None]]), torch.cat([self.w, product[None]])
-        self.z = torch.cat([self.z, image[None]])
+        self.rows.put(len(self.rows), unit, product, image)
         doubt = self.trust * abs(self.values[0])
         self.doubts, self.shifts = _bordered(self.doubts, doubt**2), _bordered(self.shifts, doubt)
         self._ritz()
@@ -247,7 +259,8 @@ class SteeredMeasurement:
         share = torch.from_numpy(self.doubts[:, which] / (self.doubts[which, which] + noise**2)).to(missed)
         share[which] = 1.0
         with full_precision():
-            self.w = self.w + share[:, None] * missed
+            for i, part in enumerate(share.tolist()):
+                self.w[i].add_(missed, alpha=part)
         self.doubts, self.shifts = _known(self.doubts, which), _known(self.shifts, which)
         self._symmetrise()
         self._ritz()
@@ -285,6 +298,36 @@ class SteeredMeasurement:
             surrogate_products=self.surrogate_products,
         )
         return found, finite
+
+
+class _Rows:
+    """Vectors, products and images, row by row, turned in place: memory for three of each row and little more."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.held = like.new_empty((3, len(like) + ROOM, like.shape[1]))
+        self.count = len(like)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def part(self, which: int) -> Tensor:
+        return self.held[which, : self.count]
+
+    def put(self, row: int, *parts: Tensor) -> None:
+        """Set a row, or append one."""
+        if row == self.held.shape[1]:
+            self.held = torch.cat([self.held, torch.empty_like(self.held[:, :ROOM])], dim=1)
+        self.count = max(self.count, row + 1)
+        for held, part in zip(self.held, parts, strict=True):
+            held[row] = part
+
+    def turn(self, rotation: Tensor) -> None:
+        """Replace the rows by combinations, shape (count, count), a stretch of columns at a time."""
+        rotation = rotation.to(self.held)
+        with full_precision():
+            for which in range(3):
+                for columns in self.part(which).split(COLUMNS, dim=1):
+                    columns.copy_(rotation @ columns)
 
 
 def _small(array: Tensor) -> np.ndarray:
