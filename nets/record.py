@@ -4,17 +4,30 @@ Arrays are laid out for all ``steps`` at creation and filled with NaN (0 for int
 NaN where nothing has been computed yet. One chunk along ``step`` is one checkpoint block, written whole.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import zarr
 
 from .config import TrainConfig
 from .data.dataset import Dataset
-from .files import fsync_path
+from .files import RunError, fsync_path
+from .observers.base import Column
 
-__all__ = ["ARRAYS", "Block", "create_record", "load_block", "recorded_rows", "write_block"]
+__all__ = [
+    "ARRAYS",
+    "Block",
+    "check_fixed",
+    "copy_rows",
+    "create_record",
+    "first_row",
+    "load_block",
+    "recorded_rows",
+    "write_block",
+]
 
 # name -> (dtype or None for the run's own, dimensions, units, description)
 ARRAYS: dict[str, tuple[str | None, tuple[str, ...], str, str]] = {
@@ -45,13 +58,16 @@ class Block:
     values: dict[str, np.ndarray]
 
     @classmethod
-    def empty(cls, config: TrainConfig, step: int, examples: int | None = None) -> "Block":
+    def empty(
+        cls, config: TrainConfig, step: int, examples: int | None = None, columns: Mapping[str, Column] | None = None
+    ) -> "Block":
         """The block that holds row ``step``, filled with the fill values.
 
         Args:
             config: Configuration of the run.
             step: Row.
             examples: Number of per-example losses; None: ``config.n_examples``.
+            columns: What observers add.
         """
         start = step - step % config.checkpoint_every
         stop = min(start + config.checkpoint_every, config.steps)
@@ -60,6 +76,9 @@ class Block:
             shape = (stop - start, config.n_examples if examples is None else examples)[: len(dims)]
             kind = np.dtype(dtype or config.dtype)
             values[name] = np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
+        for name, column in (columns or {}).items():
+            if column.fixed is None:
+                values[name] = np.full((stop - start, *column.shape), np.nan, dtype=config.dtype)
         return cls(start, stop, values)
 
     def put(self, step: int, row: dict[str, np.ndarray | float | int]) -> None:
@@ -68,7 +87,9 @@ class Block:
             self.values[name][step - self.start] = value
 
 
-def create_record(path: Path, config: TrainConfig, dataset: Dataset) -> None:
+def create_record(
+    path: Path, config: TrainConfig, dataset: Dataset, columns: Mapping[str, Column] | None = None
+) -> None:
     """Lay out the empty record; targets are stored as the variable ``target``, a generator's truth as ``truth_*``."""
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update({"lr": config.lr, "config_hash": config.config_hash, "time": "lr * step"})
@@ -104,14 +125,60 @@ def create_record(path: Path, config: TrainConfig, dataset: Dataset) -> None:
                 dimension_names=("example",),
                 attributes={"units": "1", "description": f"{name}, known to the generator of the data"},
             )
+    for name, column in (columns or {}).items():
+        about = {"units": column.units, "description": column.description}
+        if column.fixed is not None:
+            group.create_array(name, data=column.fixed, dimension_names=column.dims, attributes=about)
+            continue
+        group.create_array(
+            name,
+            shape=(config.steps, *column.shape),
+            chunks=(min(config.checkpoint_every, config.steps), *column.shape),
+            dtype=config.dtype,
+            fill_value=np.nan,
+            dimension_names=("step", *column.dims),
+            attributes=about,
+        )
+
+
+def check_fixed(path: Path, columns: Mapping[str, Column]) -> None:
+    """Refuse observers whose fixed values (probe inputs, groups) are not those in the record.
+
+    Raises:
+        RunError: If they differ.
+    """
+    for name, column in columns.items():
+        if column.fixed is not None and not np.array_equal(_array(path, name)[:], column.fixed):
+            raise RunError(f"{name} must be what the run was created with, it has changed; restore it")
+
+
+def first_row(path: Path) -> int:
+    """First row that the run records, 0 but for forks with other options."""
+    first = zarr.open_group(path, mode="r").attrs.get("first_step", 0)
+    return int(first) if isinstance(first, int) else 0
+
+
+def copy_rows(source: Path, target: Path, start: int, stop: int) -> None:
+    """Copy the rows [start, stop) of every array that both records have, and note the first row that there is."""
+    inside, outside = zarr.open_group(target, mode="r+"), zarr.open_group(source, mode="r")
+    for name in sorted(set(inside.array_keys()) & set(outside.array_keys())):
+        new, old = _array(target, name, "r+"), _array(source, name)
+        if (new.metadata.dimension_names or ())[:1] != ("step",) or new.shape[1:] != old.shape[1:]:
+            continue
+        for begin in range(start - start % new.chunks[0], stop, new.chunks[0]):
+            rows = slice(max(begin, start), min(begin + new.chunks[0], stop))
+            new[rows] = np.asarray(old[rows])
+    inside.attrs["first_step"] = start
+
+
+def _array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array:
+    return zarr.open_array(path / name, mode=mode)
 
 
 def write_block(path: Path, block: Block) -> None:
     """Write a block, one whole chunk per array, and force it to the disk."""
-    group = zarr.open_group(path, mode="r+")
     for name, values in block.values.items():
-        array = group[name]
-        assert isinstance(array, zarr.Array)
+        array = _array(path, name, "r+")
         array[block.start : block.stop] = values
         index = block.start // array.chunks[0]
         chunk = path / name / "c" / "/".join([str(index), *["0"] * (values.ndim - 1)])
@@ -120,7 +187,7 @@ def write_block(path: Path, block: Block) -> None:
             fsync_path(chunk.parent)
 
 
-def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
+def load_block(path: Path, config: TrainConfig, rows: int, columns: Mapping[str, Column] | None = None) -> Block:
     """The block that row ``rows`` belongs to, with the rows before it as written and the rest empty.
 
     Leftovers of a killed writer (``*.partial``) are removed; rows at and after ``rows`` are not trusted.
@@ -128,20 +195,15 @@ def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
     for leftover in path.rglob("*.partial"):
         leftover.unlink()
     examples = zarr.open_array(path / "example_loss", mode="r").shape[1]
-    block = Block.empty(config, min(rows, config.steps - 1), examples)
+    block = Block.empty(config, min(rows, config.steps - 1), examples, columns)
     have = rows - block.start
     if have > 0:
-        group = zarr.open_group(path, mode="r")
         for name, values in block.values.items():
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            values[:have] = np.asarray(array[block.start : rows])
+            values[:have] = np.asarray(_array(path, name)[block.start : rows])
     return block
 
 
 def recorded_rows(path: Path) -> int:
     """Rows on disk with a loss; after a kill they may exceed the rows that the checkpoint vouches for."""
-    array = zarr.open_group(path, mode="r")["loss"]
-    assert isinstance(array, zarr.Array)
-    seen = np.flatnonzero(~np.isnan(np.asarray(array[:])))
+    seen = np.flatnonzero(~np.isnan(np.asarray(_array(path, "loss")[:])))
     return int(seen[-1]) + 1 if seen.size else 0
