@@ -7,7 +7,7 @@ NaN where nothing has been computed yet. One chunk along ``step`` is one checkpo
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -23,6 +23,7 @@ __all__ = [
     "check_fixed",
     "copy_rows",
     "create_record",
+    "equal_rows",
     "first_row",
     "load_block",
     "recorded_rows",
@@ -126,7 +127,7 @@ def create_record(
                 attributes={"units": "1", "description": f"{name}, known to the generator of the data"},
             )
     for name, column in (columns or {}).items():
-        about = {"units": column.units, "description": column.description}
+        about: Any = {"units": column.units, "description": column.description}
         if column.fixed is not None:
             group.create_array(name, data=column.fixed, dimension_names=column.dims, attributes=about)
             continue
@@ -163,12 +164,19 @@ def copy_rows(source: Path, target: Path, start: int, stop: int) -> None:
     inside, outside = zarr.open_group(target, mode="r+"), zarr.open_group(source, mode="r")
     for name in sorted(set(inside.array_keys()) & set(outside.array_keys())):
         new, old = _array(target, name, "r+"), _array(source, name)
-        if (new.metadata.dimension_names or ())[:1] != ("step",) or new.shape[1:] != old.shape[1:]:
+        dims: Any = new.metadata.to_dict().get("dimension_names")
+        if dims[0] != "step" or new.shape[1:] != old.shape[1:]:
             continue
         for begin in range(start - start % new.chunks[0], stop, new.chunks[0]):
             rows = slice(max(begin, start), min(begin + new.chunks[0], stop))
             new[rows] = np.asarray(old[rows])
     inside.attrs["first_step"] = start
+
+
+def equal_rows(first: Path, second: Path, start: int, stop: int) -> bool:
+    """Whether two records have the same losses in the rows [start, stop), to the bit."""
+    losses = (np.asarray(_array(path, "loss")[start:stop]) for path in (first, second))
+    return np.array_equal(*losses, equal_nan=True)
 
 
 def _array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array:
