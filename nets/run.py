@@ -8,6 +8,7 @@ beyond its last checkpoint is computed again. The bits also depend on the machin
 the libraries, which provenance.json notes; they are promised on one machine with one installation.
 """
 
+import copy
 import functools
 import os
 import tempfile
@@ -237,12 +238,14 @@ class Run:
         return self.problem.module_at(ckpt.load_weights(self.snapshot_path(step)))
 
     def state(self, step: int | None = None) -> State:
-        """A copy of the current state, or of that kept by a snapshot of ``step``.
+        """A copy of the current state, or that kept by a snapshot of ``step``.
 
         Raises:
             RunError: If there is none, it is of weights only, or of another configuration.
         """
-        path = self.directory / "checkpoint.safetensors" if step is None else self.snapshot_path(step)
+        if step is None:
+            return copy.deepcopy(self._state)
+        path = self.snapshot_path(step)
         state, about = ckpt.load_checkpoint(path)
         if about["config_hash"] != self.config.config_hash:
             raise RunError(f"{path} must be of this run, it is of another configuration; restore it")
