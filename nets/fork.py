@@ -189,7 +189,8 @@ def _find_state(parent: Run, step: int, scratch: Path, advance: Callable[[Run, i
 def _recompute(parent: Run, state: State, step: int, scratch: Path, advance: Callable[[Run, int], object]) -> State:
     about, begin = _about(parent, state), state.step
     if not scratch.exists():
-        build_run(scratch, parent.problem, state, parent.threads, {"recomputes": about})
+        unwatched = dataclasses.replace(parent.config, observers=(), snapshot_every=0)  # the state depends on neither
+        build_run(scratch, Problem(unwatched, parent.dataset), state, parent.threads, {"recomputes": about})
     run = Run.open(scratch)
     if read_json(scratch / "provenance.json").get("recomputes") != about or run.step > step:
         raise RunError(f"{scratch} must be left by the same fork, it is of another one; remove it")

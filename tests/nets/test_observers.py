@@ -189,15 +189,19 @@ WATCHED = (
 @pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sam", "batch_size": 16}])
 def test_bits_are_those_of_an_unwatched_run_and_of_a_resumed_one(tmp_path, optimizer):
     optimizer = {**optimizer, "steps": 14}
-    watched = finished(tmp_path / "watched", observers=WATCHED, **optimizer)
+    options = {**optimizer, "observers": WATCHED, "snapshot_every": 3}
+    watched = finished(tmp_path / "watched", **options)
     plain = finished(tmp_path / "plain", **optimizer)
     names = set(plain.history().data_vars)
     assert chunks(watched, names) == chunks(plain, names)
     assert torch.equal(watched.state().parameters, plain.state().parameters)
-    create_run(tmp_path / "resumed", small(observers=WATCHED, **optimizer))
+    create_run(tmp_path / "resumed", small(**options))
     for stop in (4, lambda s: s.step == 6, 12, None):
         Run.open(tmp_path / "resumed").advance(stop)
     assert_same_run(tmp_path / "resumed", tmp_path / "watched")
+    assert sorted(p.name for p in (tmp_path / "resumed" / "snapshots").iterdir()) == [
+        f"step_{n:06d}.safetensors" for n in range(0, 14, 3)
+    ]
     history = watched.history()
     np.testing.assert_allclose(history.norms[::3, 0], history.grad_norm[::3] ** 2, rtol=1e-5)
     np.testing.assert_array_equal(history.norms[::3, 1], np.arange(0, 14, 3))
