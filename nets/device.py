@@ -53,9 +53,10 @@ def numerics(config: TrainConfig, threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
         cudnn.allow_tf32 = before[2]
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-        if workspace is None:
-            os.environ.pop(CUBLAS, None)
+        if config.deterministic:  # not otherwise: the call imports torch's compiler, which takes a second
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+            if workspace is None:
+                os.environ.pop(CUBLAS, None)
 
 
 class Bfloat16(nn.Module):

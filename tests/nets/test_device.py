@@ -1,6 +1,8 @@
 """Device, precision and determinism: what is refused, what is restored, what rounding does to the curvature."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,6 +73,16 @@ def test_settings_hold_within_the_run_only():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert settings() == before
+
+
+def test_the_default_does_not_load_the_compiler():
+    code = (
+        "import sys; from nets.config import TrainConfig; from nets.device import numerics\n"
+        "with numerics(TrainConfig(), 1): pass\n"
+        "print('torch._inductor' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
 
 
 def test_a_deterministic_run_is_deterministic_while_it_computes(tmp_path):
