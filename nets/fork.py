@@ -190,7 +190,15 @@ def _recompute(parent: Run, state: State, step: int, scratch: Path, advance: Cal
     about, begin = _about(parent, state), state.step
     if not scratch.exists():
         unwatched = dataclasses.replace(parent.config, observers=(), snapshot_every=0)  # the state depends on neither
-        build_run(scratch, Problem(unwatched, parent.dataset), state, parent.threads, {"recomputes": about})
+        problem = Problem(unwatched, parent.dataset)
+        build_run(
+            scratch,
+            problem,
+            state,
+            parent.threads,
+            {"recomputes": about},
+            lambda build: copy_rows(parent.directory / "record.zarr", build / "record.zarr", begin, state.rows),
+        )
     run = Run.open(scratch)
     if read_json(scratch / "provenance.json").get("recomputes") != about or run.step > step:
         raise RunError(f"{scratch} must be left by the same fork, it is of another one; remove it")
