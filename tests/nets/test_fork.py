@@ -22,7 +22,7 @@ KINDS = {
 
 
 def parent(tmp_path, stop=None, **changes):
-    create_run(tmp_path / "parent", small(**changes))
+    create_run(tmp_path / "parent", small(checkpoint_every=8, **changes))
     run = Run.open(tmp_path / "parent")
     run.advance(stop)
     return run
@@ -81,7 +81,10 @@ def test_recomputed_from_the_start_and_forked_again(tmp_path):
         fork_run(first.run, tmp_path / "early", 6)
 
 
-@pytest.mark.parametrize("kind", ["gd", "heavy ball, float64", "adam with batches"])
+@pytest.mark.parametrize(
+    "kind",
+    [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gd", "heavy ball, float64")), "adam with batches"],
+)
 def test_another_step_size_is_a_plain_loop_that_switches(tmp_path, kind):
     """Parameters, momentum, Adam's step count and the place within the epoch are carried over."""
     changes = {**KINDS[kind], "dtype": "float64"}

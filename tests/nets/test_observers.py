@@ -18,7 +18,7 @@ TINY = {"widths": (3,), "n_examples": 25, "dtype": "float64", "lr": 0.3}
 
 
 def finished(directory, **changes):
-    create_run(directory, small(**changes))
+    create_run(directory, small(checkpoint_every=8, **changes))
     run = Run.open(directory)
     assert run.advance().status == "finished"
     return run
@@ -186,7 +186,9 @@ WATCHED = (
 )
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"optimizer": "sam", "batch_size": 16}])
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param({}, marks=pytest.mark.slow), {"optimizer": "sam", "batch_size": 16}]
+)
 def test_bits_are_those_of_an_unwatched_run_and_of_a_resumed_one(tmp_path, optimizer):
     optimizer = {**optimizer, "steps": 14}
     options = {**optimizer, "observers": WATCHED, "snapshot_every": 3}
@@ -195,7 +197,7 @@ def test_bits_are_those_of_an_unwatched_run_and_of_a_resumed_one(tmp_path, optim
     names = set(plain.history().data_vars)
     assert chunks(watched, names) == chunks(plain, names)
     assert torch.equal(watched.state().parameters, plain.state().parameters)
-    create_run(tmp_path / "resumed", small(**options))
+    create_run(tmp_path / "resumed", small(checkpoint_every=8, **options))
     for stop in (4, lambda s: s.step == 6, 12, None):
         Run.open(tmp_path / "resumed").advance(stop)
     assert_same_run(tmp_path / "resumed", tmp_path / "watched")
