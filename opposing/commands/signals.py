@@ -82,8 +82,9 @@ def run(command: SignalsCommand) -> int:
         print(text, end="")
     else:
         print_signals(content)
-        if record.config.eig_every != 1:
-            print(f"The sharpness is measured every {record.config.eig_every} steps (0: never): – where it was not.")
+        every = record.config.eig_every
+        if every != 1:
+            print(f"The sharpness was measured {f'every {every} steps' if every else 'never'}: – where it was not.")
     return 0
 
 

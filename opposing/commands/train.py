@@ -64,6 +64,9 @@ def run(command: TrainCommand) -> int:
         until = int(command.until)
     status = advance_with_progress(run_, until)
     print(f"{run_.directory}: {status.status} at step {status.step}: {status.reason}")
+    every = run_.config.eig_every
+    if every != 1:
+        print(f"the sharpness is measured {f'every {every} steps' if every else 'never'}")
     if status.status == "diverged":
         return 0  # a result, recorded as such
     if command.until in MOMENTS and status.status == "finished":

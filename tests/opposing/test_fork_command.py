@@ -32,6 +32,7 @@ def test_fork_then_train(trained, tmp_path, capsys):
     assert f"{into}: forked at step 13 of {trained} (recomputed from step 10); lr 0.1 -> 0.05 changed" in out
     assert f"go on with `opposing train --resume {into}`" in out
     assert main(["train", "--resume", str(into)]) == 0
+    assert "the sharpness is measured every 2 steps" in capsys.readouterr().out
     run = Run.open(into)
     assert (run.status.status, run.first_step, run.config.lr) == ("finished", 13, 0.05)
     assert run.config.observers == ("groups every=5", "density every=20 steps=8")
@@ -39,7 +40,7 @@ def test_fork_then_train(trained, tmp_path, capsys):
     assert main(["signals", str(into), "--window", "30"]) == 0
     out = capsys.readouterr().out
     assert "steps 15–" in out
-    assert "The sharpness is measured every 2 steps" in out
+    assert "The sharpness was measured every 2 steps" in out
 
 
 def test_fork_to_other_examples_says_so(trained, tmp_path, capsys):
