@@ -21,7 +21,7 @@ from nets.run import Run, create_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-QUANTITIES = ("loss", "example_loss", "sharpness", "grad_norm", "accuracy")
+QUANTITIES = ("loss", "example_loss", "sharpness", "grad_norm", "accuracy", "eigenvalues", "group_loss")
 # noticed by the connection, or told by the launcher, whichever comes first
 LOST = (
     r"(another process of this run ended or did not answer within [\d.]+ s"
@@ -63,10 +63,13 @@ def differences(a: Path, b: Path) -> dict[str, float]:
     """Largest difference of each quantity and of the parameters, relative to its largest value."""
     first, second = Run.open(a), Run.open(b)
     x, y = first.history(), second.history()
-    pairs = {name: (x[name].values.astype(float), y[name].values.astype(float)) for name in QUANTITIES}
+    names = [name for name in QUANTITIES if name in x]
+    pairs = {name: (x[name].values.astype(float), y[name].values.astype(float)) for name in names}
     theta = [torch.nn.utils.parameters_to_vector(r.parameters().parameters()).detach() for r in (first, second)]
     pairs["parameters"] = tuple(t.double().numpy() for t in theta)
-    return {name: float(np.abs(p - q).max() / np.abs(q).max()) for name, (p, q) in pairs.items()}
+    assert all((np.isnan(p) == np.isnan(q)).all() for p, q in pairs.values())
+    kept = {name: pair for name, pair in pairs.items() if not np.isnan(pair[1]).all()}
+    return {name: float(np.nanmax(np.abs(p - q)) / np.nanmax(np.abs(q))) for name, (p, q) in kept.items()}
 
 
 def lines(text: str) -> list[str]:
@@ -112,9 +115,10 @@ KINDS = {
         "loss": "cross_entropy",
     },
     "regression": {"data": "chebyshev", "n_examples": 20, "lr": 0.05},
+    "observers": {"eig_every": 2, "observers": ("eigenvalues every=2 k=2", "groups every=3"), "chunk_size": 6},
     "batches smaller than the processes": {"optimizer": "sgd", "batch_size": 2},
 }
-QUICK = ("adam, batches in chunks",)
+QUICK = ("adam, batches in chunks", "observers")
 
 
 @pytest.mark.parametrize("kind", [*QUICK, *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in QUICK)])
@@ -125,8 +129,8 @@ def test_unequal_shares_of_optimizers_batches_tokens_and_chunks(tmp_path, launch
         result = train(launch, processes, tmp_path / name, config)
         assert result["codes"] == [0] * processes, result["text"]
     apart = differences(tmp_path / "three", tmp_path / "one")
-    if kind == "regression":
-        assert np.isnan(apart.pop("accuracy"))
+    assert ("accuracy" in apart) == (kind != "regression")
+    assert len(apart) >= 5
     assert max(apart.values()) < 1e-10, apart
 
 
@@ -250,6 +254,7 @@ def test_an_error_in_one_process_is_said_by_it(tmp_path, launch):
         (["--data", "rank_modules:unlike", "--n-examples", "9"], {}, "process 1 of 3: data must be those of process 0"),
         ([], {"OPPOSING_TIMEOUT": "soon"}, "OPPOSING_TIMEOUT must be a positive number of seconds, got 'soon'; pass"),
         ([], {"OPPOSING_TIMEOUT": "-1"}, "OPPOSING_TIMEOUT must be a positive number of seconds, got '-1'; pass"),
+        (["--device", "cuda:0"], {}, "device must be cpu or cuda with several processes, got cuda:0; each takes a GPU"),
         (["--lr", "-1"], {}, "lr must be positive and finite, got -1.0"),
     ],
 )
