@@ -45,6 +45,7 @@ ADDED = (
     "eig_every",
     "observers",
     "snapshot_every",
+    "chunk_size",
 )
 
 
@@ -80,6 +81,8 @@ class TrainConfig:
         lr: Step size η > 0; time = lr * step.
         batch_size: Rows per step, drawn without replacement and reshuffled every epoch, the last batch of an epoch
             being what is left; 0: all rows.
+        chunk_size: Most rows that are computed at a time, which bounds the memory; 0: all. What is computed stays the
+            same up to rounding, except for BatchNorm: it then normalises every chunk by itself (ghost batches).
         steps: Number of steps recorded.
         dtype: "float32" or "float64"; both start from the same weights.
         device: Where the run computes: "cpu", "cuda" or "cuda:1". The initial weights are the same everywhere.
@@ -95,8 +98,8 @@ class TrainConfig:
         observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
             "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
         snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.
-        threads: CPU threads; 0 means all cores. The number used is fixed when the run is created, since
-            the bits of the result depend on it.
+        threads: CPU threads; 0 means all cores, under torchrun a process's part of them. The number used is fixed when
+            the run is created, since the bits of the result depend on it.
     Raises:
         ConfigError: If a value is out of its range.
     """
@@ -116,6 +119,7 @@ class TrainConfig:
     optimizer_options: tuple[str, ...] = ()
     lr: float = 0.4
     batch_size: int = 0
+    chunk_size: int = 0
     steps: int = 320
     dtype: str = "float32"
     checkpoint_every: int = 50
@@ -153,6 +157,7 @@ class TrainConfig:
         _integer("snapshot_every", self.snapshot_every, 0)
         self._check_numerics()
         self._check_observers()
+        _integer("chunk_size", self.chunk_size, 0)
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
         _share("label_smoothing", self.label_smoothing)

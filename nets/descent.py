@@ -11,15 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.curvature import flat_hvp, flatten, top_eigenpair
+from analysis.curvature import flatten, top_eigenpair
 
 from .architectures import Task, build_model
 from .batches import batch_rows
 from .config import ConfigError, TrainConfig
 from .data import Dataset
 from .device import Bfloat16, find_device
-from .losses import accuracy, per_example_loss
+from .evaluation import ChunkedLoss, FullBatch
+from .losses import per_example_loss
 from .optimizers import make_optimizer
+from .ranks import Ranks
+from .shared_loss import SharedLoss
 
 __all__ = ["Problem", "State", "StepState"]
 
@@ -93,10 +96,13 @@ class Problem:
     Args:
         config: Configuration.
         dataset: Its data.
+        ranks: Processes that compute together, as process 0 sees them; None: this one alone.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, ranks: Ranks | None = None) -> None:
         self.config, self.dataset = config, dataset
+        if ranks is not None:
+            ranks.check_device(config.device)
         self.device = find_device(config.device)
         self.dtype = getattr(torch, config.dtype)
         self.inputs, self.targets = dataset.tensors(self.dtype, self.device)
@@ -110,6 +116,15 @@ class Problem:
         self.module = self.new_module()
         self.loss = per_example_loss(config.loss, config.label_smoothing)
         self._check()
+        n = len(self.inputs)
+        rows = slice(n) if ranks is None else ranks.rows(n)
+        local = ChunkedLoss(
+            self.module, self.loss, self.inputs[rows], self.targets[rows], chunk_size=config.chunk_size, n_rows=n
+        )
+        self.full_batch: FullBatch = local
+        if ranks is not None:
+            about = {"config": config.to_dict(), "data": dataset.fingerprint}
+            self.full_batch = SharedLoss(ranks, local, about)
 
     @property
     def n_parameters(self) -> int:
@@ -173,19 +188,11 @@ class Problem:
         Returns:
             The logged values and the example losses, shape (n,).
         """
-        params = list(self.module.parameters())
-        with torch.no_grad():
-            nn.utils.vector_to_parameters(state.parameters.clone(), params)
-        outputs = self.module(self.inputs)
-        losses = self.loss(outputs, self.targets)
-        mean = losses.mean()
         every = self.config.eig_every
         due = every > 0 and state.step % every == 0
-        grads = torch.autograd.grad(mean, params, create_graph=due)
+        here = self.full_batch.evaluate(state.parameters, products=due)
         before, last = state.previous_gradient, state.gradient
-        gradient = flatten([g.detach() for g in grads])
-        loss = float(mean.detach())
-        share = accuracy(outputs.detach(), self.targets)
+        gradient, loss = here.gradient, here.loss
         grad_norm = float(gradient.double().norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
@@ -193,7 +200,7 @@ class Problem:
         generator.set_state(state.rng_state)
         if due and np.isfinite([loss, grad_norm]).all():
             pair = top_eigenpair(
-                flat_hvp(grads, params),
+                here.product,
                 state.eigenvector,
                 tol=self.config.eig_tol,
                 max_products=self.config.max_products,
@@ -221,10 +228,10 @@ class Problem:
             grad_norm,
             grad_v,
             oscillation,
-            share,
+            here.accuracy,
         )
         state.diverged = not logged.finite
-        return logged, losses.detach().cpu().numpy()
+        return logged, here.losses.cpu().numpy()
 
     def update(self, state: State) -> None:
         r"""One step of the optimizer from θ_n; for gradient descent $\theta_{n+1} = \theta_n - \eta g_n$.
@@ -251,21 +258,13 @@ class Problem:
 
         def closure() -> Tensor:
             nonlocal known
-            theta.grad = self._gradient(theta.detach(), rows) if known is None else known.clone()
+            theta.grad = self.full_batch.gradient(theta.detach(), rows) if known is None else known.clone()
             known = None  # only the first call is at θ_n
             return torch.zeros((), dtype=self.dtype)
 
         optimizer.step(closure)  # type: ignore[arg-type]
         kept = {name: value.detach() for name, value in optimizer.state[theta].items()}
         state.parameters, state.batch_rng, state.optimizer = theta.detach(), batch_rng, kept
-
-    def _gradient(self, parameters: Tensor, rows: Tensor | None) -> Tensor:
-        """Gradient of the mean loss of some rows, flat, shape (P,)."""
-        params = list(self.module.parameters())
-        with torch.no_grad():
-            nn.utils.vector_to_parameters(parameters.clone(), params)
-        inputs, targets = (self.inputs, self.targets) if rows is None else (self.inputs[rows], self.targets[rows])
-        return flatten(torch.autograd.grad(self.loss(self.module(inputs), targets).mean(), params))
 
 
 def row_of(logged: StepState, example_loss: np.ndarray) -> dict[str, np.ndarray | float | int]:

@@ -4,12 +4,13 @@ Outputs and targets: classes (n, k), (n,) integers; regression (n, k), (n, k) nu
 integers, where every token is an example: its losses are n·T, window by window.
 """
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "accuracy", "per_example_loss"]
+__all__ = ["LOSSES", "correct", "per_example_loss"]
 
 
 def squared(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -64,10 +65,10 @@ def per_example_loss(name: str, label_smoothing: float = 0.0) -> Callable[[Tenso
     return losses
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Share of examples whose largest output is that of the target; NaN for regression."""
+def correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1 where the largest output of an example is that of its target, else 0; NaN for regression: → (n,)."""
     if targets.is_floating_point():
-        return float("nan")
+        return outputs.new_full((len(outputs),), math.nan)
     if outputs.ndim == 3:
         outputs, targets = outputs.flatten(0, 1), targets.flatten()
-    return float((outputs.argmax(dim=1) == targets).double().mean())
+    return (outputs.argmax(dim=1) == targets).to(outputs.dtype)

@@ -5,7 +5,8 @@ status.json (for display), snapshots/ (states in the checkpoint's format), forec
 
 A block of the record is written first and the checkpoint after it; whatever a killed process wrote
 beyond its last checkpoint is computed again. The bits also depend on the machine and on the versions of
-the libraries, which provenance.json notes; they are promised on one machine with one installation.
+the libraries, and on the number of processes, which provenance.json notes; they are promised on one machine
+with one installation and as many processes. Process 0 of several does what is written here, see ``nets.ranks``.
 """
 
 import copy
@@ -30,6 +31,7 @@ from .files import RunError, exclusive_lock, read_json, write_json
 from .forecasts import add_forecast
 from .observers import Watch
 from .provenance import provenance
+from .ranks import active
 from .record import Block, check_fixed, create_record, first_row, load_block, recorded_rows, write_block
 
 __all__ = ["Run", "RunError", "RunStatus", "StepState", "build_run", "create_run", "require_new"]
@@ -61,8 +63,9 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
         ConfigError: If the network does not fit the data, or this machine lacks the device.
     """
     require_new(directory)
-    problem = Problem(config, load_data(config))
-    threads = config.threads or os.cpu_count() or 1
+    ranks = active()
+    problem = Problem(config, load_data(config), ranks)
+    threads = config.threads or max(1, (os.cpu_count() or 1) // (ranks.on_this_machine if ranks else 1))
     build_run(directory, problem, problem.initial_state(), threads)
 
 
@@ -182,7 +185,7 @@ class Run:
     @functools.cached_property
     def problem(self) -> Problem:
         """The data, the network and the loss, as the run computes them."""
-        return Problem(self.config, self.dataset)
+        return Problem(self.config, self.dataset, active())
 
     @functools.cached_property
     def _watch(self) -> Watch:
@@ -309,6 +312,7 @@ class Run:
         if last <= state.step:
             return
         write_json(self.directory / "status.json", asdict(RunStatus("running", state.step, "advancing")))
+        self._note_processes()
         record, watch, every = self.directory / "record.zarr", self._watch, self.config.snapshot_every
         block = load_block(record, self.config, state.rows, watch.columns)
         state.to(problem.device)
@@ -330,6 +334,15 @@ class Run:
                 self._commit(block)
                 block = Block.empty(self.config, state.step, self.dataset.n_losses, watch.columns)
         self._commit(block)
+
+    def _note_processes(self) -> None:
+        """Note in provenance.json from which step on how many processes compute, where it is more than one or was."""
+        path, ranks = self.directory / "provenance.json", active()
+        about = read_json(path) if path.exists() else {}
+        spans, size = about.get("processes", []), 1 if ranks is None else ranks.size
+        if size != (spans[-1]["processes"] if spans else 1):
+            spans = [span for span in spans if span["from_step"] < self.rows]
+            write_json(path, {**about, "processes": [*spans, {"from_step": self.rows, "processes": size}]})
 
     def _commit(self, block: Block) -> None:
         if block.start < self._state.rows:

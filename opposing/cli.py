@@ -1,5 +1,6 @@
 """Entry point: finds the command, and only then imports what that command needs."""
 
+import contextlib
 import importlib
 import os
 import sys
@@ -57,13 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     name = args[0]
-    if name not in COMMANDS:
+    together = "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1  # started by torchrun
+    serves = together and os.environ["RANK"] != "0"
+    if name not in COMMANDS and not serves:
         print(f"opposing: command must be one of {', '.join(COMMANDS)}; got {name!r}", file=sys.stderr)
         return 2
-    command = importlib.import_module(f"opposing.commands.{name}")
-    config = command.parse(args[1:])
     try:
-        return int(command.run(config) or 0)
+        if serves:
+            return importlib.import_module("nets.serving").serve()
+        command = importlib.import_module(f"opposing.commands.{name}")
+        with importlib.import_module("nets.ranks").lead() if together else contextlib.nullcontext():
+            return int(command.run(command.parse(args[1:])) or 0)
     except KeyboardInterrupt:
         print("opposing: interrupted; what was recorded is kept, the same command goes on", file=sys.stderr)
         return 130

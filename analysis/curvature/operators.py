@@ -120,16 +120,14 @@ class LossCurvature:
         changes of the parameters afterwards do not reach the product where ``point`` was given, and spoil it
         where it was not.
         """
-        flat = self.point() if point is None else point.detach()
-        points = [p.clone().requires_grad_() for p in unflatten(flat, self.params)]
+        points = self._points(point)
         if self.kind == "gauss_newton" or not self.keep:
-            total, gradient = 0.0, torch.zeros_like(flat)
+            total, gradient = 0.0, torch.zeros(self.size, dtype=points[0].dtype, device=points[0].device)
             for x, y in self.chunks:
                 value = self._mean(points, x, y)
                 gradient += flatten(torch.autograd.grad(value, points, materialize_grads=True))
                 total += float(value.detach())
-            product = self._gauss_newton(points) if self.kind == "gauss_newton" else self._rebuilt(points)
-            return total, gradient, product
+            return total, gradient, self._unkept(points)
         values = [self._mean(points, x, y) for x, y in self.chunks]
         parts = [flatten(torch.autograd.grad(v, points, create_graph=True, materialize_grads=True)) for v in values]
         gradient = torch.stack([p.detach() for p in parts]).sum(0)
@@ -138,6 +136,20 @@ class LossCurvature:
             return sum((_second(part, points, vector, retain=True) for part in parts), torch.zeros_like(vector))
 
         return float(sum(v.detach() for v in values)), gradient, matvec
+
+    def product(self, point: Tensor | None = None) -> Matvec:
+        r"""The product of ``linearise`` alone, where loss and gradient are known: nothing is evaluated before its use.
+
+        It builds the graph of every chunk anew at each use, whatever ``keep`` is.
+        """
+        return self._unkept(self._points(point))
+
+    def _points(self, point: Tensor | None) -> list[Tensor]:
+        flat = self.point() if point is None else point.detach()
+        return [p.clone().requires_grad_() for p in unflatten(flat, self.params)]
+
+    def _unkept(self, points: list[Tensor]) -> Matvec:
+        return self._gauss_newton(points) if self.kind == "gauss_newton" else self._rebuilt(points)
 
     def _outputs(self, points: Sequence[Tensor], x: Tensor) -> Tensor:
         # copies of the buffers: BatchNorm in training mode would otherwise move its running statistics

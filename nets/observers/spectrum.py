@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from analysis.curvature import CurvatureTracker, LossCurvature, Matvec, spectral_density
+from analysis.curvature import CurvatureTracker, spectral_density
 
 from .base import Column
 
@@ -13,15 +13,6 @@ if TYPE_CHECKING:
     from nets.descent import Problem, State
 
 __all__ = ["Density", "Eigenvalues"]
-
-
-def _hessian(problem: "Problem", module: nn.Module) -> Matvec:
-    """Products with the Hessian of the run's loss where the module is."""
-
-    def rows(outputs: Tensor, targets: Tensor) -> Tensor:  # a row of tokens counts as one example
-        return problem.loss(outputs, targets).reshape(len(targets), -1).mean(1)
-
-    return LossCurvature(module, rows, problem.inputs, problem.targets).linearise()[2]
 
 
 class Eigenvalues:
@@ -52,7 +43,7 @@ class Eigenvalues:
     def observe(self, module: nn.Module, state: "State") -> dict[str, np.ndarray]:
         """Values, largest first, and errors, each shape (k,)."""
         tracker = CurvatureTracker(self.k, tol=self.tol, seed=self.problem.config.seed)
-        found = tracker.measure(_hessian(self.problem, module), state.eigenvector)
+        found = tracker.measure(self.problem.full_batch.evaluate(state.parameters).product, state.eigenvector)
         return {"eigenvalues": found.values.cpu().numpy(), "eigenvalue_errors": found.errors.cpu().numpy()}
 
 
@@ -80,7 +71,7 @@ class Density:
     def observe(self, module: nn.Module, state: "State") -> dict[str, np.ndarray]:
         """Nodes and weights, each shape (probes, steps)."""
         found = spectral_density(
-            _hessian(self.problem, module),
+            self.problem.full_batch.evaluate(state.parameters).product,
             state.parameters,
             steps=self.steps,
             probes=self.probes,

@@ -96,6 +96,19 @@ def columns(matvec, size, dtype=torch.float64):
     return torch.stack([matvec(e) for e in torch.eye(size, dtype=dtype)], dim=1)
 
 
+@pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
+def test_the_product_alone_is_that_of_the_point(kind):
+    net, x, y = make("mlp")
+    curvature = LossCurvature(net, softplus_loss, x, y, chunk_size=5, kind=kind)
+    point = curvature.point() + 0.3
+    alone = columns(curvature.product(point), curvature.size)
+    torch.testing.assert_close(alone, columns(curvature.linearise(point)[2], curvature.size))
+    torch.nn.utils.vector_to_parameters(point.clone(), net.parameters())
+    assert torch.equal(columns(curvature.product(), curvature.size), alone)
+    if kind == "hessian":
+        torch.testing.assert_close(alone, dense(net, softplus_loss, x, y), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("loss", [squared, softplus_loss], ids=["squared", "softplus"])
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("name", MODELS)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nets.losses import accuracy, per_example_loss
+from nets.losses import correct, per_example_loss
 
 
 def log_softmax(f):
@@ -39,7 +39,7 @@ def test_every_token_is_an_example(name):
                 else 0.5 * ((f[i, t] - np.eye(3)[y[i, t]]) ** 2).sum()
             )
             assert float(ours[i, t]) == pytest.approx(one, rel=1e-12)
-    assert accuracy(torch.from_numpy(f), torch.from_numpy(y)) == (f.argmax(2) == y).mean()
+    assert float(correct(torch.from_numpy(f), torch.from_numpy(y)).double().mean()) == (f.argmax(2) == y).mean()
 
 
 def test_regression():
@@ -47,7 +47,7 @@ def test_regression():
     f, y = rng.normal(size=(6, 2)), rng.normal(size=(6, 2))
     ours = per_example_loss("squared")(torch.from_numpy(f), torch.from_numpy(y))
     np.testing.assert_allclose(ours, 0.5 * ((f - y) ** 2).sum(1), rtol=1e-12)
-    assert np.isnan(accuracy(torch.from_numpy(f), torch.from_numpy(y)))
+    assert torch.isnan(correct(torch.from_numpy(f), torch.from_numpy(y))).all()
     for loss in (per_example_loss("cross_entropy"), per_example_loss("squared", 0.1)):
         with pytest.raises(ValueError, match="loss must be squared without smoothing for regression"):
             loss(torch.from_numpy(f), torch.from_numpy(y))

@@ -1,0 +1,153 @@
+r"""Loss, gradient and Hessian products of all examples, accumulated over chunks of rows.
+
+$$L = \frac1n\sum_{i=1}^n \ell_i = \sum_k L_k, \qquad L_k = \frac1n\sum_{i \in k} \ell_i, \qquad
+  \nabla L = \sum_k \nabla L_k, \qquad H = \sum_k \nabla^2 L_k$$
+
+Every chunk is divided by n, not by its own length, so the sums are exact for chunks of any sizes; only the rounding
+depends on them. No more than one chunk's graph is in memory at a time. With one chunk its graph stays, and products
+cost no new forward pass.
+
+BatchNorm uses the statistics of the rows it is given together. In chunks these are "ghost batches": the loss is then
+another function, which depends on the chunks, and its gradient and Hessian are those of that function. All other
+networks here treat rows separately.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from analysis.curvature import LossCurvature, Matvec, flat_hvp, flatten
+
+from .losses import correct
+
+__all__ = ["ChunkedLoss", "Evaluation", "FullBatch"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss at one point.
+
+    Args:
+        losses: Loss of each example, shape (n,).
+        correct: 1 where an example is classified correctly, else 0; NaN for regression; shape (n,).
+        gradient: Gradient of the mean loss, flat, shape (P,).
+        product: $v \\mapsto Hv$ of the mean loss at this point, (P,) → (P,); valid until the next call of
+            ``evaluate`` or ``gradient``, which puts other parameters into the network.
+    """
+
+    losses: Tensor
+    correct: Tensor
+    gradient: Tensor
+    product: Matvec
+
+    @property
+    def loss(self) -> float:
+        """Mean of the losses."""
+        return float(self.losses.mean())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples classified correctly; NaN for regression."""
+        return float(self.correct.double().mean())
+
+
+class FullBatch(Protocol):
+    """What computes the loss of all examples: one process, or several together."""
+
+    def evaluate(self, parameters: Tensor, products: bool = True) -> Evaluation:
+        """Losses, gradient and products at flat ``parameters``, shape (P,); ``products``: whether any will be asked."""
+        ...
+
+    def gradient(self, parameters: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Gradient of the mean loss of some rows (None: all), flat, shape (P,)."""
+        ...
+
+
+class ChunkedLoss:
+    """The mean loss of the rows one process holds, or their part of the mean over more rows than these.
+
+    Args:
+        module: Network without state besides its parameters; they are overwritten.
+        loss: Maps outputs and targets of m rows to their losses: one a row, or for tokens the same number each.
+        inputs, targets: The rows, first dimension m.
+        chunk_size: Most rows at a time; 0: all at once. The last chunk has what is left.
+        n_rows: Rows that the mean is over; None: m. Of more, the results are this process's share of the sums.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        inputs: Tensor,
+        targets: Tensor,
+        chunk_size: int = 0,
+        n_rows: int | None = None,
+    ) -> None:
+        self.module, self.loss = module, loss
+        self.inputs, self.targets = inputs, targets
+        self.chunk_size = chunk_size or len(inputs)
+        self.n_rows = n_rows or len(inputs)
+        self.params = list(module.parameters())
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return sum(p.numel() for p in self.params)
+
+    def evaluate(self, parameters: Tensor, products: bool = True) -> Evaluation:
+        """Losses, gradient and products at flat ``parameters``; one forward pass gives all but the products.
+
+        Without ``products`` no graph is kept; a product is then computed as with several chunks.
+        """
+        self._place(parameters)
+        keep = products and len(self.inputs) <= self.chunk_size
+        losses, hits = [], []
+        gradient, product = torch.zeros_like(parameters), None
+        for k, (x, y) in enumerate(self._chunks(self.inputs, self.targets)):
+            outputs = self.module(x)
+            values = self.loss(outputs, y)
+            grads = self._grads(values, len(x), self.n_rows, keep)
+            part = flatten([g.detach() for g in grads])
+            gradient = gradient + part if k else part
+            losses.append(values.detach())
+            hits.append(correct(outputs.detach(), y))
+            if keep:
+                product = flat_hvp(grads, self.params)
+        return Evaluation(torch.cat(losses), torch.cat(hits), gradient, product or self._rebuilt(parameters))
+
+    def gradient(self, parameters: Tensor, rows: Tensor | None = None, n_rows: int | None = None) -> Tensor:
+        """Gradient of the mean loss of ``rows`` (None: all held), or their part of the mean over ``n_rows``."""
+        self._place(parameters)
+        inputs, targets = (self.inputs, self.targets) if rows is None else (self.inputs[rows], self.targets[rows])
+        total = n_rows or (self.n_rows if rows is None else len(rows))
+        gradient = torch.zeros_like(parameters)
+        for k, (x, y) in enumerate(self._chunks(inputs, targets)):
+            part = flatten(self._grads(self.loss(self.module(x), y), len(x), total, keep=False))
+            gradient = gradient + part if k else part
+        return gradient
+
+    def _grads(self, losses: Tensor, rows: int, total: int, keep: bool) -> tuple[Tensor, ...]:
+        """Gradient of the sum over ``total`` · (losses a row)."""
+        return torch.autograd.grad(losses.sum() / (total * (losses.numel() // rows)), self.params, create_graph=keep)
+
+    def _chunks(self, inputs: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if len(inputs) == 0:
+            return []
+        return list(zip(inputs.split(self.chunk_size), targets.split(self.chunk_size), strict=True))
+
+    def _place(self, parameters: Tensor) -> None:
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(parameters.clone(), self.params)
+
+    def _rebuilt(self, parameters: Tensor) -> Matvec:
+        """Products that build the graph of every chunk anew."""
+        share = len(self.inputs) / self.n_rows
+
+        def row_losses(outputs: Tensor, targets: Tensor) -> Tensor:
+            return share * self.loss(outputs, targets).reshape(len(targets), -1).mean(1)
+
+        xs, ys = zip(*self._chunks(self.inputs, self.targets), strict=True)
+        return LossCurvature(self.module, row_losses, xs, ys, keep=False).product(parameters)
