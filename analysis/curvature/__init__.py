@@ -6,11 +6,13 @@ from .density import SpectralDensity, spectral_density
 from .lanczos import EigenPair, top_eigenpair
 from .measurement import Eigenpairs
 from .operators import LossCurvature, precondition, restrict
+from .third_order import CurvatureSlopes, curvature_slopes
 from .tracker import CurvatureTracker
 from .vectors import Matvec, flat_hvp, flatten, midpoint, unflatten
 
 __all__ = [
     "Attribution",
+    "CurvatureSlopes",
     "CurvatureTracker",
     "EigenPair",
     "Eigenpairs",
@@ -19,6 +21,7 @@ __all__ = [
     "SpectralDensity",
     "attribute",
     "complement_bound",
+    "curvature_slopes",
     "flat_hvp",
     "flatten",
     "midpoint",

@@ -1,0 +1,260 @@
+r"""Central flow: the time-averaged path of gradient descent, or of RMSProp, at the edge of stability.
+
+The iterates are written θ + δ with a slow center θ and an oscillation δ of mean 0 and covariance Σ. With a diagonal
+preconditioner P (1 for gradient descent) and t = lr * step,
+
+$$\dot\theta = -P^{-1}\big[\nabla L + \tfrac12\nabla\langle H, \Sigma\rangle\big],\qquad
+  \dot\nu = \tfrac{1-\beta_2}{\beta_2\eta}\big[\nabla L^2 + \operatorname{diag}(H\Sigma H) - \nu\big],$$
+$$\Sigma \succeq 0,\qquad A = \tfrac2\eta P - H \succeq 0,\qquad \langle\Sigma, A\rangle = 0$$
+
+(derived from the third-order expansion of the gradient; that the covariance keeps the curvature at its critical value
+is the model's assumption). Σ lives on the critical directions, $\Sigma = UXU^\top$ with $U^\top PU = 1$. A step of
+length h solves the complementarity problem for A(t + h), linear in X: a projected Euler method of order 1 in h.
+
+References: Cohen, Damian, Talwalkar, Kolter & Lee (2024), arXiv 2410.24206.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.curvature import CurvatureSlopes, CurvatureTracker, precondition
+
+from .complementarity import Complementarity, solve_complementarity
+from .operators import Counted, Linearisable
+from .preconditioners import Preconditioner
+from .slopes import operator_slopes
+
+__all__ = ["CentralFlow", "CentralPoint"]
+
+
+@dataclass(frozen=True)
+class CentralPoint:
+    r"""The flow at one time, and what it says of the time averages over the oscillation.
+
+    Args:
+        step: t / lr.
+        loss: L(θ) at the center.
+        mean_loss: $L + \tfrac12\langle H, \Sigma\rangle$, the time-averaged loss of the iterates.
+        squared_gradient: $\|\nabla L(\theta)\|^2$.
+        mean_squared_gradient: $\|\nabla L\|^2 + \operatorname{tr}(H\Sigma H)$, the time average over the iterates.
+        values: Largest eigenvalues of $P^{-1}H$ (the effective sharpness first), critical value 2/lr, shape (m,).
+        covariance: X of the critical directions, shape (k, k), k ≤ m; their variances for P = 1.
+        converged: Whether the eigenvalues met their tolerance, all critical ones are among them, and X solves its
+            problem.
+        status: "running", or "diverged": a value is not finite.
+    """
+
+    step: float
+    loss: float
+    mean_loss: float
+    squared_gradient: float
+    mean_squared_gradient: float
+    values: np.ndarray
+    covariance: np.ndarray
+    converged: bool
+    status: str
+
+    @property
+    def effective_sharpness(self) -> float:
+        r"""Largest eigenvalue of $P^{-1}H$ at the center."""
+        return float(self.values[0])
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Velocities without oscillation and per unit of X: of θ, (P,) and (k, k, P), and of ν, the same shapes."""
+
+    free: Tensor
+    bent: Tensor
+    moment_free: Tensor
+    moment_bent: Tensor
+
+
+class CentralFlow:
+    r"""Central flow of a loss. Each substep is final: interrupted, it goes on from the last one.
+
+    Args:
+        operator: Loss with ``linearise``, e.g. ``LossCurvature``; on any device.
+        start: θ(0), flat, shape (P,).
+        lr: Step size η > 0.
+        preconditioner: None or ``Preconditioner()``: gradient descent; ``Fixed``; ``RMSProp``.
+        substeps: Euler steps per step of the optimizer; the error is of order 1 in 1/substeps.
+        margin: Directions whose curvature exceeds (1 - margin) 2/lr may become critical within a substep.
+        k_max: Most directions followed; where there are more, ``converged`` is False.
+        tol: Relative tolerance of the eigenvalues.
+        radius: As of ``operator_slopes``: None: exact third derivatives; r > 0: differences over θ ± r P^{-1/2}w for
+            a unit vector w, which any operator allows and which sees the kinks of a ReLU.
+        seed: Of the eigensolver's random starts.
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        operator: Linearisable,
+        start: Tensor,
+        lr: float,
+        *,
+        preconditioner: Preconditioner | None = None,
+        substeps: int = 4,
+        margin: float = 0.05,
+        k_max: int = 10,
+        tol: float = 1e-4,
+        radius: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr must be positive and finite, got {lr}; pass lr > 0")
+        if substeps < 1:
+            raise ValueError(f"substeps must be at least 1, got {substeps}; pass e.g. 4")
+        if not 0 < margin < 1:
+            raise ValueError(f"margin must lie in (0, 1), got {margin}; pass e.g. 0.05")
+        self.counted, self.lr, self.substeps, self.radius = Counted(operator), lr, substeps, radius
+        self.preconditioner = Preconditioner() if preconditioner is None else preconditioner
+        self.critical, self.level = 2 / lr, (1 - margin) * 2 / lr
+        self.tracker = CurvatureTracker(1, tol=tol, level=self.level, k_max=k_max, seed=seed)
+        self.point = start.detach().clone()
+        self.moment = self.preconditioner.initial(self.counted.linearise(self.point)[1])
+        self.count = 0  # substeps taken
+        self.third_order = 0  # third-order products, or linearisations for them
+
+    def advance(self, steps: int, progress: Callable[[int, int], None] | None = None) -> list[CentralPoint]:
+        """Follow the flow over so many steps of the optimizer.
+
+        Args:
+            steps: Steps of length lr.
+            progress: Called after each with (steps done, steps).
+        Returns:
+            The flow at the beginning of each step; the last one has status "diverged" where it ended early.
+        """
+        points: list[CentralPoint] = []
+        for done in range(1, steps + 1):
+            for i in range(self.substeps):
+                here = self.step()
+                if i == 0 or here.status != "running":
+                    points.append(here)
+                if here.status != "running":
+                    return points
+            if progress is not None:
+                progress(done, steps)
+        return points
+
+    def step(self) -> CentralPoint:
+        """One substep of length lr / substeps; returns the flow at its beginning."""
+        before = self.tracker.state_dict()
+        try:
+            return self._step()
+        except BaseException:  # an interrupt: as if the step had not begun
+            self.tracker.load_state_dict(before)
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the later results; restores to the same bits on the same device."""
+        return {
+            "count": self.count,
+            "point": self.point.clone(),
+            "moment": self.moment.clone(),
+            "tracker": self.tracker.state_dict(),
+            "counts": [self.counted.gradients, self.counted.products, self.third_order],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by ``state_dict`` of a flow with the same arguments."""
+        self.count, self.point, self.moment = int(state["count"]), state["point"].clone(), state["moment"].clone()
+        self.tracker.load_state_dict(state["tracker"])
+        self.counted.gradients, self.counted.products, self.third_order = state["counts"]
+
+    def _step(self) -> CentralPoint:
+        loss, gradient, matvec = self.counted.linearise(self.point)
+        if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
+            return self._report(loss, gradient, np.array([math.nan]), None, None, False)
+        diagonal = self.preconditioner.diagonal(self.moment)
+        product, root = precondition(matvec, diagonal)
+        pairs = self.tracker.measure(product, torch.zeros_like(self.point))
+        values = pairs.values.numpy()
+        if not np.isfinite(values).all():
+            return self._report(loss, gradient, values, None, None, False)
+        directions = root * pairs.vectors[: int((values >= self.level).sum())]
+        slopes = self._slopes(gradient, directions)
+        rates = self._rates(slopes, directions, diagonal)
+        solved = self._covariance(slopes, rates, directions, diagonal)
+        x = torch.from_numpy(solved.solution).to(self.point)
+        h = self.lr / self.substeps
+        point = self.point + h * (rates.free + torch.tensordot(x, rates.bent, 2))
+        moment = self.moment + h * (rates.moment_free + torch.tensordot(x, rates.moment_bent, 2))
+        sound = bool(pairs.converged.all()) and pairs.complete and solved.converged
+        here = self._report(loss, gradient, values, slopes, (directions, x), sound)
+        # only now, all together, does the state change; a mean of squares is not negative
+        self.point, self.moment, self.count = point, moment.clamp(min=0), self.count + 1
+        return here
+
+    def _slopes(self, gradient: Tensor, directions: Tensor) -> CurvatureSlopes:
+        k = len(directions)
+        if k == 0:
+            return CurvatureSlopes(gradient, directions, directions.new_zeros((0, 0, len(gradient))))
+        self.third_order += k * (k + 1) // 2 if self.radius is None else 2 * k
+        return operator_slopes(self.counted.operator, self.point, directions, radius=self.radius)
+
+    def _rates(self, slopes: CurvatureSlopes, directions: Tensor, diagonal: Tensor) -> _Rates:
+        """Velocities of θ and ν; HU = (2/lr) PU, exact on the critical directions, keeps the problem symmetric."""
+        speed = self.preconditioner.rate / self.lr
+        forces = self.critical * diagonal * directions
+        return _Rates(
+            free=-slopes.gradient / diagonal,
+            bent=-0.5 * slopes.slopes / diagonal,
+            moment_free=speed * (slopes.gradient.square() - self.moment),
+            moment_bent=speed * forces[:, None] * forces[None, :],
+        )
+
+    def _covariance(
+        self, slopes: CurvatureSlopes, rates: _Rates, directions: Tensor, diagonal: Tensor
+    ) -> Complementarity:
+        r"""X from $U^\top A(t+h)U \succeq 0$, with $\dot A = \frac2\eta\dot P - \dot H$ and U held fixed."""
+        h, k = self.lr / self.substeps, len(directions)
+        pairs = (directions[:, None] * directions[None, :]) * self.preconditioner.slope(self.moment)
+
+        def drift(theta: Tensor, moment: Tensor) -> np.ndarray:
+            """d/dt of U^T A U, shape (k, k, ...), for velocities of shape (P, ...)."""
+            change = self.critical * (pairs @ moment) - slopes.slopes @ theta
+            return h * change.to("cpu", torch.float64).numpy()
+
+        curvature = slopes.products @ directions.T
+        now = (self.critical * (directions * diagonal) @ directions.T - curvature).to("cpu", torch.float64).numpy()
+        bent, moment_bent = (r.reshape(k * k, -1).T for r in (rates.bent, rates.moment_bent))
+        linear = drift(bent, moment_bent).reshape(k, k, k, k)
+        return solve_complementarity((now + now.T) / 2 + drift(rates.free, rates.moment_free), linear)
+
+    def _report(
+        self,
+        loss: float,
+        gradient: Tensor,
+        values: np.ndarray,
+        slopes: CurvatureSlopes | None,
+        oscillation: tuple[Tensor, Tensor] | None,
+        converged: bool,
+    ) -> CentralPoint:
+        square = float(gradient.double().square().sum())
+        more_loss = more_square = 0.0
+        covariance = np.zeros((0, 0))
+        if slopes is not None and oscillation is not None:
+            directions, x = oscillation
+            more_loss = 0.5 * float((x * (directions @ slopes.products.T)).sum())
+            more_square = float((x * (slopes.products @ slopes.products.T)).sum())
+            covariance = x.to("cpu", torch.float64).numpy()
+        return CentralPoint(
+            self.count / self.substeps,
+            loss,
+            loss + more_loss,
+            square,
+            square + more_square,
+            values,
+            covariance,
+            converged,
+            "running" if slopes is not None else "diverged",
+        )
