@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.curvature import flatten, top_eigenpair
+from analysis.projection import demodulated_amplitude
 
 from .architectures import Task, build_model
 from .batches import batch_rows
@@ -211,10 +212,9 @@ class Problem:
             vector = pair.vector.detach()
             if float(vector @ state.eigenvector) < 0:  # v is defined up to its sign: keep the last one's
                 vector = -vector
-            v, g = vector.double(), gradient.double()
-            grad_v = float(g @ v)
+            grad_v = float(gradient.double() @ vector.double())
             if state.step >= 2:
-                oscillation = float((g - 2 * last.double() + before.double()) @ v) / (4 * value)
+                oscillation = demodulated_amplitude(gradient, last, before, vector, value)
         # only now, all together, does the state change: an interrupt before leaves it as it was
         state.rng_state, state.eigenvector = generator.get_state(), vector
         state.previous_gradient, state.gradient, state.logged = last, gradient, True

@@ -1,6 +1,7 @@
 """Flows of a network's parameters: gradient flow, and the central flow of its time average at the edge of stability."""
 
 from .central_flow import CentralFlow, CentralPoint
+from .coefficients import reduced_coefficients
 from .complementarity import Complementarity, solve_complementarity
 from .gradient_flow import FlowPoint, GradientFlow
 from .operators import Linearisable
@@ -18,5 +19,6 @@ __all__ = [
     "Preconditioner",
     "RMSProp",
     "operator_slopes",
+    "reduced_coefficients",
     "solve_complementarity",
 ]

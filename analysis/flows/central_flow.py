@@ -33,6 +33,9 @@ from .slopes import operator_slopes
 __all__ = ["CentralFlow", "CentralPoint"]
 
 
+CHECK_EVERY = 10  # substeps from one search for missed eigenvalues to the next
+
+
 @dataclass(frozen=True)
 class CentralPoint:
     r"""The flow at one time, and what it says of the time averages over the oscillation.
@@ -45,8 +48,8 @@ class CentralPoint:
         mean_squared_gradient: $\|\nabla L\|^2 + \operatorname{tr}(H\Sigma H)$, the time average over the iterates.
         values: Largest eigenvalues of $P^{-1}H$ (the effective sharpness first), critical value 2/lr, shape (m,).
         covariance: X of the critical directions, shape (k, k), k ≤ m; their variances for P = 1.
-        converged: Whether the eigenvalues met their tolerance, all critical ones are among them, and X solves its
-            problem.
+        converged: Whether the eigenvalues met their tolerance, the last search found no larger one, there are fewer
+            than ``k_max``, and X solves its problem.
         status: "running", or "diverged": a value is not finite.
     """
 
@@ -84,9 +87,10 @@ class CentralFlow:
         start: θ(0), flat, shape (P,).
         lr: Step size η > 0.
         preconditioner: None or ``Preconditioner()``: gradient descent; ``Fixed``; ``RMSProp``.
-        substeps: Euler steps per step of the optimizer; the error is of order 1 in 1/substeps.
+        substeps: Euler steps per step of the optimizer. With 1 the slow directions move as the optimizer's own steps
+            move them; more approach the continuous flow at order 1.
         margin: Directions whose curvature exceeds (1 - margin) 2/lr may become critical within a substep.
-        k_max: Most directions followed; where there are more, ``converged`` is False.
+        k_max: Most directions followed, ≥ 2; where there are as many, ``converged`` is False.
         tol: Relative tolerance of the eigenvalues.
         radius: As of ``operator_slopes``: None: exact third derivatives; r > 0: differences over θ ± r P^{-1/2}w for
             a unit vector w, which any operator allows and which sees the kinks of a ReLU.
@@ -102,7 +106,7 @@ class CentralFlow:
         lr: float,
         *,
         preconditioner: Preconditioner | None = None,
-        substeps: int = 4,
+        substeps: int = 1,
         margin: float = 0.05,
         k_max: int = 10,
         tol: float = 1e-4,
@@ -112,13 +116,16 @@ class CentralFlow:
         if not 0 < lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {lr}; pass lr > 0")
         if substeps < 1:
-            raise ValueError(f"substeps must be at least 1, got {substeps}; pass e.g. 4")
+            raise ValueError(f"substeps must be at least 1, got {substeps}; pass e.g. 1")
         if not 0 < margin < 1:
             raise ValueError(f"margin must lie in (0, 1), got {margin}; pass e.g. 0.05")
+        if k_max < 2:
+            raise ValueError(f"k_max must be at least 2, got {k_max}; pass e.g. 10")
         self.counted, self.lr, self.substeps, self.radius = Counted(operator), lr, substeps, radius
         self.preconditioner = Preconditioner() if preconditioner is None else preconditioner
         self.critical, self.level = 2 / lr, (1 - margin) * 2 / lr
-        self.tracker = CurvatureTracker(1, tol=tol, level=self.level, k_max=k_max, seed=seed)
+        self.k_max = k_max
+        self.tracker = CurvatureTracker(1, tol=tol, level=self.level, k_max=k_max, check_every=CHECK_EVERY, seed=seed)
         self.point = start.detach().clone()
         self.moment = self.preconditioner.initial(self.counted.linearise(self.point)[1])
         self.count = 0  # substeps taken
@@ -188,7 +195,7 @@ class CentralFlow:
         h = self.lr / self.substeps
         point = self.point + h * (rates.free + torch.tensordot(x, rates.bent, 2))
         moment = self.moment + h * (rates.moment_free + torch.tensordot(x, rates.moment_bent, 2))
-        sound = bool(pairs.converged.all()) and pairs.complete and solved.converged
+        sound = bool(pairs.converged.all()) and len(values) < self.k_max and solved.converged
         here = self._report(loss, gradient, values, slopes, (directions, x), sound)
         # only now, all together, does the state change; a mean of squares is not negative
         self.point, self.moment, self.count = point, moment.clamp(min=0), self.count + 1
@@ -226,7 +233,7 @@ class CentralFlow:
 
         curvature = slopes.products @ directions.T
         now = (self.critical * (directions * diagonal) @ directions.T - curvature).to("cpu", torch.float64).numpy()
-        bent, moment_bent = (r.reshape(k * k, -1).T for r in (rates.bent, rates.moment_bent))
+        bent, moment_bent = (r.reshape(k * k, r.shape[-1]).T for r in (rates.bent, rates.moment_bent))
         linear = drift(bent, moment_bent).reshape(k, k, k, k)
         return solve_complementarity((now + now.T) / 2 + drift(rates.free, rates.moment_free), linear)
 

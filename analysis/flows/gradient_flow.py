@@ -28,7 +28,7 @@ __all__ = ["FlowPoint", "GradientFlow"]
 
 ORDER = 3  # of the error of one step of the embedded solution, which the steps are chosen by
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
-KRYLOV_SHARE = 0.2  # of a step's tolerance, the error allowed to each φ-product (measured: less costs more, gains nothing)
+KRYLOV_SHARE = 0.2  # of a step's tolerance, allowed to each φ-product (measured: less costs more, gains nothing)
 FIRST = 0.01  # first step: moves the parameters by this share of their size
 SHORTEST = 1e-14  # of the time reached; below, a step no longer moves it
 
@@ -41,8 +41,9 @@ class FlowPoint:
         time: t = lr * step of gradient descent.
         loss: L(θ).
         gradient_norm: $\|\nabla L\|$, so that $dL/dt = -\|\nabla L\|^2$.
-        status: "reached"; "diverged": loss or gradient is not finite at the start; "stalled": no step, however short,
-            meets the tolerance (a kink, or rounding: raise ``rtol``, or take float64).
+        status: "reached"; "diverged": loss or gradient is not finite at the start; "stalled": ``max_steps`` were
+            not enough, or no step, however short, meets the tolerance (kinks, or rounding: raise ``rtol``, or take
+            float64).
         gradients, products: Evaluations so far: gradients, with the graph for products, and Hessian products.
         steps, rejected: Steps taken so far, and tried in vain.
     """
@@ -68,6 +69,8 @@ class GradientFlow:
         rtol: Relative tolerance; in float32 not below about 1e-5.
         atol: Absolute tolerance, in parameter units.
         max_step: Longest step.
+        max_steps: Most steps, those tried in vain included, of one call of ``advance``. Along the kinks of a ReLU, where
+            the flow slides, steps become as short as the tolerance.
         max_products: Most Hessian products in one φ-product; a step that would need more is halved
             (memory: 2 · max_products · P).
     Raises:
@@ -82,11 +85,14 @@ class GradientFlow:
         rtol: float = 1e-4,
         atol: float = 1e-8,
         max_step: float = math.inf,
+        max_steps: int = 10_000,
         max_products: int = 60,
     ) -> None:
         for name, value in (("rtol", rtol), ("atol", atol), ("max_step", max_step)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}; pass {name} > 0")
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {max_steps}; pass e.g. 10000")
         if max_products < 2:
             raise ValueError(f"max_products must be at least 2, got {max_products}; pass e.g. 60")
         if start.ndim != 1 or start.numel() == 0 or not start.is_floating_point():
@@ -94,7 +100,7 @@ class GradientFlow:
                 f"start must be a real vector of shape (P,), got {tuple(start.shape)} {start.dtype}; flatten it"
             )
         self.operator, self.rtol, self.atol = Counted(operator), rtol, atol
-        self.max_step, self.max_products = max_step, max_products
+        self.max_step, self.max_steps, self.max_products = max_step, max_steps, max_products
         self.time, self.point = 0.0, start.detach().clone()
         self.steps = self.rejected = 0
         self._next_step: float | None = None
@@ -114,8 +120,9 @@ class GradientFlow:
         status = "reached"
         if not (math.isfinite(self._here[0]) and bool(torch.isfinite(self._here[1]).all())):
             status = "diverged"
+        limit = self.steps + self.rejected + self.max_steps
         while status == "reached" and self.time < until:
-            if not self._step(until):
+            if not self._step(until, limit):
                 status = "stalled"
             elif progress is not None:
                 progress(self.time, until)
@@ -147,8 +154,8 @@ class GradientFlow:
         self._here = self.operator.linearise(self.point)
         self.operator.gradients, self.operator.products, self.steps, self.rejected = state["counts"]
 
-    def _step(self, until: float) -> bool:
-        """One accepted step, which ends at ``until`` at the latest; False if none is short enough."""
+    def _step(self, until: float, limit: int) -> bool:
+        """One accepted step, which ends at ``until`` at the latest; False if none is short enough, or the limit is met."""
         tolerance = self.rtol * float(self.point.norm()) + self.atol * math.sqrt(self.point.numel())
         if self._next_step is None:
             speed = float(self._here[1].norm())
@@ -156,7 +163,7 @@ class GradientFlow:
         planned = self._next_step
         while True:
             h = min(planned, until - self.time, self.max_step)
-            if not h > SHORTEST * self.time:
+            if not h > SHORTEST * self.time or self.steps + self.rejected >= limit:
                 return False
             point, error = self._try(h, tolerance)
             ratio = error / tolerance

@@ -1,4 +1,4 @@
-r"""$\nabla(v_i^\top H v_j)$ of an operator: exact where it is a network's loss, by central differences for any other."""
+r"""$\nabla(v_i^\top H v_j)$ of an operator: exact where it is a network's loss, by differences for any other."""
 
 import math
 from collections.abc import Sequence
