@@ -45,7 +45,8 @@ class CentralPoint:
         loss: L(θ) at the center.
         mean_loss: $L + \tfrac12\langle H, \Sigma\rangle$, the time-averaged loss of the iterates.
         squared_gradient: $\|\nabla L(\theta)\|^2$.
-        mean_squared_gradient: $\|\nabla L\|^2 + \operatorname{tr}(H\Sigma H)$, the time average over the iterates.
+        mean_squared_gradient: $\|\nabla L + \tfrac12\nabla\langle H, \Sigma\rangle\|^2 +
+            \operatorname{tr}(H\Sigma H)$, the time average over the iterates: mean and variance, to lowest order each.
         values: Largest eigenvalues of $P^{-1}H$ (the effective sharpness first), critical value 2/lr, shape (m,).
         covariance: X of the critical directions, shape (k, k), k ≤ m; their variances for P = 1.
         converged: Whether the eigenvalues met their tolerance, the last search found no larger one, there are fewer
@@ -81,6 +82,9 @@ class _Rates:
 
 class CentralFlow:
     r"""Central flow of a loss. Each substep is final: interrupted, it goes on from the last one.
+
+    ``point`` is θ, ``moment`` ν, and ``directions`` the rows $u_i$, (k, P), that the ``covariance`` X of the last
+    substep refers to: $\Sigma = \sum_{ij} X_{ij} u_i u_j^\top$.
 
     Args:
         operator: Loss with ``linearise``, e.g. ``LossCurvature``; on any device.
@@ -129,6 +133,7 @@ class CentralFlow:
         self.point = start.detach().clone()
         self.moment = self.preconditioner.initial(self.counted.linearise(self.point)[1])
         self.count = 0  # substeps taken
+        self.directions = self.point.new_zeros((0, self.point.numel()))  # U of the last substep: Σ = UᵀXU
         self.third_order = 0  # third-order products, or linearisations for them
 
     def advance(self, steps: int, progress: Callable[[int, int], None] | None = None) -> list[CentralPoint]:
@@ -199,6 +204,7 @@ class CentralFlow:
         here = self._report(loss, gradient, values, slopes, (directions, x), sound)
         # only now, all together, does the state change; a mean of squares is not negative
         self.point, self.moment, self.count = point, moment.clamp(min=0), self.count + 1
+        self.directions = directions
         return here
 
     def _slopes(self, gradient: Tensor, directions: Tensor) -> CurvatureSlopes:
@@ -247,19 +253,21 @@ class CentralFlow:
         converged: bool,
     ) -> CentralPoint:
         square = float(gradient.double().square().sum())
-        more_loss = more_square = 0.0
+        more_loss, mean_square = 0.0, square
         covariance = np.zeros((0, 0))
         if slopes is not None and oscillation is not None:
             directions, x = oscillation
             more_loss = 0.5 * float((x * (directions @ slopes.products.T)).sum())
-            more_square = float((x * (slopes.products @ slopes.products.T)).sum())
+            mean = gradient + 0.5 * torch.tensordot(x, slopes.slopes, 2)
+            spread = float((x * (slopes.products @ slopes.products.T)).sum())
+            mean_square = float(mean.double().square().sum()) + spread
             covariance = x.to("cpu", torch.float64).numpy()
         return CentralPoint(
             self.count / self.substeps,
             loss,
             loss + more_loss,
             square,
-            square + more_square,
+            mean_square,
             values,
             covariance,
             converged,

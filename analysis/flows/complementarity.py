@@ -15,7 +15,7 @@ __all__ = ["Complementarity", "solve_complementarity"]
 MOST_ITERATIONS = 60
 CENTERING = 0.1
 BACKOFF = 0.98  # share of the step to the cone's boundary
-GAP = 1e-11  # relative to the scaled problem, in which A has norm 1 and B norm 1
+GAP = 1e-11  # of the scaled problem, in which the largest entries of A and B are 1
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def solve_complementarity(constant: np.ndarray, linear: np.ndarray) -> Complemen
     if k == 0 or np.linalg.eigvalsh(a)[0] >= 0:
         return Complementarity(np.zeros((k, k)), 0.0, 0.0, True)
     basis = _symmetric_basis(k)
-    # in an orthonormal basis of the symmetric matrices, scaled to norm 1
+    # in an orthonormal basis of the symmetric matrices, scaled
     flat = basis.reshape(-1, k * k)
     matrix, vector = flat @ b.reshape(k * k, k * k) @ flat.T, flat @ a.reshape(-1)
-    size, strength = float(np.linalg.norm(vector)), float(np.linalg.norm(matrix))
+    size, strength = float(np.abs(vector).max()), float(np.abs(matrix).max())
     if not (math.isfinite(size) and math.isfinite(strength) and strength > 0):
         return Complementarity(np.zeros((k, k)), math.inf, math.inf, False)
     x, gap, residual = _interior_point(vector / size, (matrix + matrix.T) / (2 * strength), basis)

@@ -69,8 +69,8 @@ class GradientFlow:
         rtol: Relative tolerance; in float32 not below about 1e-5.
         atol: Absolute tolerance, in parameter units.
         max_step: Longest step.
-        max_steps: Most steps, those tried in vain included, of one call of ``advance``. Along the kinks of a ReLU, where
-            the flow slides, steps become as short as the tolerance.
+        max_steps: Most steps, those tried in vain included, of one call of ``advance``. Along the kinks of a ReLU,
+            where the flow slides, steps become as short as the tolerance.
         max_products: Most Hessian products in one φ-product; a step that would need more is halved
             (memory: 2 · max_products · P).
     Raises:
@@ -155,7 +155,7 @@ class GradientFlow:
         self.operator.gradients, self.operator.products, self.steps, self.rejected = state["counts"]
 
     def _step(self, until: float, limit: int) -> bool:
-        """One accepted step, which ends at ``until`` at the latest; False if none is short enough, or the limit is met."""
+        """One accepted step, to ``until`` at the latest; False if none is short enough or the limit is met."""
         tolerance = self.rtol * float(self.point.norm()) + self.atol * math.sqrt(self.point.numel())
         if self._next_step is None:
             speed = float(self._here[1].norm())

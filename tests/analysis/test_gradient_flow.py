@@ -69,24 +69,23 @@ def test_phi_product_against_the_dense_function_and_its_own_estimate(order):
 def test_network_against_scipy(activation):
     operator = small_net(activation=activation)
     start = operator.point()
-    exact = reference(operator, start, 30.0)
+    exact = reference(operator, start, 8.0)
     errors = []
-    for rtol in (1e-4, 1e-6, 1e-8):
+    for rtol in (1e-3, 1e-5, 1e-7):
         flow = GradientFlow(operator, start, rtol=rtol)
-        end = flow.advance(30.0)
-        assert (end.status, end.time, flow.time) == ("reached", 30.0, 30.0)
+        end = flow.advance(8.0)
+        assert (end.status, end.time, flow.time) == ("reached", 8.0, 8.0)
         errors.append(float((flow.point - exact).norm() / exact.norm()))
-    # the tolerance is per step: over n steps the error of a contracting flow stays within n times it
-    assert errors[0] <= 1e-4 * 100
-    assert errors[2] <= 1e-8 * 1000
+        # the tolerance is per step, and the flow contracts
+        assert errors[-1] <= rtol * end.steps
     assert errors[0] > errors[1] > errors[2]
 
 
 def test_tolerance_does_not_need_a_graph_kept_or_one_chunk():
     whole, chunked = small_net(), small_net(chunk_size=7)
-    flows = [GradientFlow(operator, whole.point(), rtol=1e-7) for operator in (whole, chunked)]
+    flows = [GradientFlow(operator, whole.point(), rtol=1e-5) for operator in (whole, chunked)]
     for flow in flows:
-        flow.advance(10.0)
+        flow.advance(3.0)
     torch.testing.assert_close(flows[0].point, flows[1].point, rtol=1e-8, atol=1e-9)
 
 
@@ -94,53 +93,48 @@ def test_two_layer_model_against_its_closed_form():
     """Stiff: the opposing direction dies 1,000 times faster than the rest."""
     c0, b0, p0, u0, alpha = 0.55, 0.05, 0.3, 1e-3, 1000.0
     operator = two_layer(c0, [b0, p0, u0], [1.0, 1.0, alpha], [1.0, 0.0, 0.0])
-    flow = GradientFlow(operator, operator.point(), rtol=1e-9, atol=1e-12)
+    flow = GradientFlow(operator, operator.point(), rtol=1e-7, atol=1e-10)
     predict = predict_flow(c0, b0, 1.0, p0)
-    for t in (0.5, 2.0, 6.0):
+    for t in (0.5, 6.0):
         flow.advance(t)
         exact = predict(t)  # exact once u has died; u0² = 1e-6 moves K by as much
         found = flow.point.numpy()
         np.testing.assert_allclose(found[:3], [exact.c, exact.b_par, exact.b_perp], atol=5e-6)
-    assert abs(flow.point[3]) < 1e-9
-    # an explicit method would need αc²t/2 > 900 gradients for its stability alone
-    assert flow.operator.gradients + flow.operator.products > 0
-    loose = GradientFlow(operator, operator.point(), rtol=1e-4)
-    end = loose.advance(6.0)
-    assert end.gradients + end.products < 450
+    assert abs(flow.point[3]) < 1e-7
+    end = GradientFlow(operator, operator.point(), rtol=1e-4).advance(6.0)
+    # stability alone would take gradient descent αc²t/2 gradients, with c² from 0.3 to 1
+    assert end.gradients + end.products < 0.3 * alpha * 6.0 / 2
 
 
 def test_order_three_in_the_step():
+    """Fixed steps: with a tolerance that accepts every step, and φ-products to 1e-11."""
+
+    class FixedSteps(GradientFlow):
+        def _try(self, h, tolerance):
+            return super()._try(h, 1e-11)[0], 0.0
+
     operator = small_net()
     start = operator.point()
     exact = reference(operator, start, 1.0)
     errors = []
-    for h in (0.1, 0.05, 0.025):
-        flow = GradientFlow(operator, start, rtol=1e-1, max_step=h)
-        flow._next_step = h
-        flow.rtol = 1e9  # every step accepted: the step alone decides
-        flow.atol = 1e-9 * 1e9
-        flow._try = exact_krylov(flow)
-        flow.advance(1.0)
-        assert flow.steps == round(1 / h)
+    for n in (10, 20, 40):
+        flow = FixedSteps(operator, start, max_step=1 / n, max_products=80)
+        for i in range(n):
+            flow._next_step = 1.0
+            flow.advance((i + 1) / n)
+        assert flow.steps == n
         errors.append(float((flow.point - exact).norm()))
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert np.all(orders > 2.7), orders
-    assert np.all(orders < 3.6), orders
-
-
-def exact_krylov(flow):
-    """The step with φ-products to rounding, whatever the tolerance of the step."""
-    whole = type(flow)._try
-    return lambda h, tolerance: (whole(flow, h, 1e-12)[0], 0.0)
+    np.testing.assert_allclose(orders, 3, atol=0.3)
 
 
 def test_gradient_descent_tends_to_the_flow_at_order_one():
     operator = small_net()
     start = operator.point()
-    flow = GradientFlow(operator, start, rtol=1e-9)
-    flow.advance(4.0)
+    flow = GradientFlow(operator, start, rtol=1e-7)
+    flow.advance(2.0)
     errors = [
-        float((descend(operator, start, lr, round(4 / lr))[-1] - flow.point).norm()) for lr in (0.02, 0.01, 0.005)
+        float((descend(operator, start, lr, round(2 / lr))[-1] - flow.point).norm()) for lr in (0.02, 0.01, 0.005)
     ]
     ratios = np.array(errors[:-1]) / errors[1:]
     np.testing.assert_allclose(ratios, 2, rtol=0.1)
@@ -187,14 +181,27 @@ def test_a_minimum_stays_and_a_flow_that_is_not_finite_says_so():
     assert broken.advance(1.0).status == "diverged"
 
 
-def test_float32_and_a_kink():
-    operator = small_net(activation=torch.nn.ReLU, dtype=torch.float32)
-    tight = small_net(activation=torch.nn.ReLU)
-    exact = GradientFlow(tight, operator.point().double(), rtol=1e-9)
-    assert exact.advance(5.0).status == "reached"
-    flow = GradientFlow(operator, operator.point(), rtol=1e-4)
+def test_float32():
+    operator, wide = small_net(dtype=torch.float32), small_net()
+    flow = GradientFlow(operator, operator.point(), rtol=1e-5)
     assert flow.advance(5.0).status == "reached"
-    assert float((flow.point.double() - exact.point).norm() / exact.point.norm()) < 1e-2
+    exact = reference(wide, operator.point().double(), 5.0)
+    assert float((flow.point.double() - exact).norm() / exact.norm()) < 1e-3  # 100 steps of the tolerance
+
+
+def test_kinks_are_passed_at_a_loose_tolerance_and_said_to_stall_at_a_tight_one():
+    operator = small_net(activation=torch.nn.ReLU)
+    ends = []
+    for rtol in (1e-3, 1e-4):
+        flow = GradientFlow(operator, operator.point(), rtol=rtol)
+        assert flow.advance(2.0).status == "reached"
+        ends.append(flow.point)
+    assert float((ends[0] - ends[1]).norm() / ends[1].norm()) < 1e-2
+    tight = GradientFlow(operator, operator.point(), rtol=1e-10, max_steps=60)
+    end = tight.advance(2.0)
+    assert end.status == "stalled"
+    assert end.steps + end.rejected == 60
+    assert tight.advance(2.0).steps > end.steps  # goes on from there
 
 
 @pytest.mark.gpu
@@ -228,5 +235,5 @@ def test_bad_options_are_named(options, message):
 def test_time_does_not_run_backwards():
     flow = GradientFlow(Toy(lambda p: p @ p), torch.ones(2))
     flow.advance(1.0)
-    with pytest.raises(ValueError, match="until must be finite and >= 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"until must be finite and >= 1, got 0\.5"):
         flow.advance(0.5)
