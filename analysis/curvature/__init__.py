@@ -6,7 +6,7 @@ from .density import SpectralDensity, spectral_density
 from .lanczos import EigenPair, top_eigenpair
 from .measurement import Eigenpairs
 from .operators import LossCurvature, precondition, restrict
-from .third_order import CurvatureSlopes, curvature_slopes
+from .third_order import CurvatureSlopes, curvature_slopes, difference_slopes
 from .tracker import CurvatureTracker
 from .vectors import Matvec, flat_hvp, flatten, midpoint, unflatten
 
@@ -22,6 +22,7 @@ __all__ = [
     "attribute",
     "complement_bound",
     "curvature_slopes",
+    "difference_slopes",
     "flat_hvp",
     "flatten",
     "midpoint",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .vectors import flatten
+from .vectors import Matvec, flat_hvp, flatten, unflatten
 
-__all__ = ["CurvatureSlopes", "curvature_slopes"]
+__all__ = ["CurvatureSlopes", "curvature_slopes", "difference_slopes"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ def curvature_slopes(
 ) -> CurvatureSlopes:
     r"""Exact derivatives by reverse mode: one gradient, k products, k(k+1)/2 third-order products, on one graph.
 
-    Where the loss is piecewise quadratic along the vectors (ReLU between its kinks) the kinks themselves are not seen.
+    Two limits. Where the loss is piecewise quadratic along the vectors (ReLU between its kinks) the kinks themselves
+    are not seen. And torch's LayerNorm, and its BatchNorm with batch statistics, have wrong third derivatives (pytorch
+    issues 175754, 186256): where the graph holds one of them, the slopes are differences of exact products instead,
+    over a radius of $\epsilon^{1/3}\|\theta\|$ with ε the rounding unit (approximated to about $\epsilon^{2/3}$).
 
     Args:
         loss: $\theta \mapsto L$, a scalar.
@@ -50,7 +53,10 @@ def curvature_slopes(
     size = sum(p.numel() for p in points)
     if vectors.ndim != 2 or vectors.shape[1] != size:
         raise ValueError(f"vectors must have shape (k, {size}), got {tuple(vectors.shape)}; pass one vector a row")
-    gradient = flatten(torch.autograd.grad(loss(points), points, create_graph=True, materialize_grads=True))
+    value = loss(points)
+    if len(vectors) > 0 and _has_wrong_third_derivative(value):
+        return _norm_slopes(loss, points, vectors)
+    gradient = flatten(torch.autograd.grad(value, points, create_graph=True, materialize_grads=True))
     products = [_slope(gradient @ v, points, keep=True) for v in vectors]
     k = len(vectors)
     slopes = vectors.new_zeros((k, k, size))
@@ -59,6 +65,59 @@ def curvature_slopes(
             slopes[i, j] = slopes[j, i] = _slope(products[j] @ vectors[i], points, keep=False)
     held = torch.stack([p.detach() for p in products]) if products else vectors.new_zeros((0, size))
     return CurvatureSlopes(gradient.detach(), held, slopes)
+
+
+def difference_slopes(
+    linearise: Callable[[Tensor], tuple[float, Tensor, Matvec]], point: Tensor, vectors: Tensor, radii: Sequence[float]
+) -> CurvatureSlopes:
+    r"""$[H(\theta + r_i v_i) - H(\theta - r_i v_i)]v_j / 2r_i$, made symmetric: error of second order in $r_i$.
+
+    Args:
+        linearise: Loss, gradient and product at a point (P,).
+        point: θ, shape (P,).
+        vectors: $v_i$, shape (k, P).
+        radii: $r_i > 0$, k of them.
+    """
+    _, gradient, matvec = linearise(point)
+    products = [matvec(v) for v in vectors]
+    k = len(vectors)
+    slopes = vectors.new_zeros((k, k, point.numel()))
+    for i, radius in enumerate(radii):
+        for sign in (1, -1):
+            _, _, moved = linearise(point + sign * radius * vectors[i])
+            for j in range(k):
+                slopes[i, j] += sign * moved(vectors[j]) / (2 * radius)
+    held = torch.stack(products) if products else vectors.new_zeros((0, point.numel()))
+    return CurvatureSlopes(gradient, held, (slopes + slopes.transpose(0, 1)) / 2)
+
+
+def _norm_slopes(
+    loss: Callable[[Sequence[Tensor]], Tensor], params: Sequence[Tensor], vectors: Tensor
+) -> CurvatureSlopes:
+    def linearise(point: Tensor) -> tuple[float, Tensor, Matvec]:
+        points = [p.detach().requires_grad_() for p in unflatten(point, params)]
+        value = loss(points)
+        grads = torch.autograd.grad(value, points, create_graph=True, materialize_grads=True)
+        return float(value.detach()), flatten([g.detach() for g in grads]), flat_hvp(grads, points)
+
+    point = flatten([p.detach() for p in params])
+    reach = torch.finfo(point.dtype).eps ** (1 / 3) * float(point.norm())
+    return difference_slopes(linearise, point, vectors, [reach / float(v.norm()) for v in vectors])
+
+
+def _has_wrong_third_derivative(value: Tensor) -> bool:
+    """Whether a graph holds a normalisation whose saved statistics torch takes for constants."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = node.name()
+        if "LayerNorm" in name or ("BatchNorm" in name and getattr(node, "_saved_training", True)):
+            return True
+        waiting += [following for following, _ in node.next_functions]
+    return False
 
 
 def _slope(value: Tensor, points: Sequence[Tensor], *, keep: bool) -> Tensor:

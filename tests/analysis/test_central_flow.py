@@ -65,7 +65,7 @@ def sharpening(drift):
 
 
 def test_two_unstable_directions_against_the_average_of_gradient_descent():
-    """Telescoping: descent has ⟨xxᵀ⟩ = 2D − (drift of Y over N steps)/N, exactly; Y stays bounded; the flow gives 2D."""
+    """Telescoping: descent has ⟨xxᵀ⟩ = 2D − (drift of Y per step), exactly; the flow gives 2D."""
     drift, lr, steps = np.array([[0.03, 0.01], [0.01, 0.02]]), 0.1, 1500
     operator = sharpening(drift)
     path = descend(operator, torch.tensor([1e-2, 2e-2, 0.9, 0.0, 0.9], **DOUBLE), lr, steps).numpy()

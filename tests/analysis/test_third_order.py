@@ -1,4 +1,4 @@
-"""How curvature changes: against dense differences, and along real trajectories; the coefficients of the reduced map."""
+"""How curvature changes: against dense differences and along trajectories; the coefficients of the reduced map."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from flow_nets import Toy, descend, half_square, small_net
 
-from analysis.curvature import CurvatureTracker, LossCurvature, curvature_slopes, midpoint, top_eigenpair
+from analysis.curvature import LossCurvature, curvature_slopes, midpoint
 from analysis.flows import GradientFlow, operator_slopes, reduced_coefficients
 from analysis.projection import demodulated_amplitude, edge_coefficients, example_losses
 
@@ -18,20 +18,22 @@ def dense_hessian(operator, point):
 
 
 def dense_slopes(operator, point, vectors, step=1e-5):
-    """∇(vᵢᵀHvⱼ) by central differences of whole Hessians, one coordinate at a time."""
-    columns = []
-    for e in step * torch.eye(len(point), dtype=point.dtype):
-        change = dense_hessian(operator, point + e) - dense_hessian(operator, point - e)
-        columns.append(vectors @ change @ vectors.T / (2 * step))
-    return torch.stack(columns, dim=-1)
+    """∇(vᵢᵀHvⱼ) by central differences, one coordinate at a time."""
+
+    def curvatures(at):
+        matvec = operator.linearise(at)[2]
+        return vectors @ torch.stack([matvec(v) for v in vectors]).T
+
+    moves = step * torch.eye(len(point), dtype=point.dtype)
+    return torch.stack([(curvatures(point + e) - curvatures(point - e)) / (2 * step) for e in moves], dim=-1)
 
 
 class Normed(torch.nn.Module):
-    """BatchNorm with batch statistics and attention: buffers and a fused kernel without third derivatives."""
+    """A normalisation and attention: kernels whose third derivatives torch gets wrong, or has not."""
 
-    def __init__(self):
+    def __init__(self, norm):
         super().__init__()
-        self.first, self.norm, self.last = torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(2, 2)
+        self.first, self.norm, self.last = torch.nn.Linear(4, 4), norm, torch.nn.Linear(2, 2)
 
     def forward(self, x):
         h = self.norm(self.first(x)).reshape(len(x), 1, 2, 2)
@@ -40,16 +42,21 @@ class Normed(torch.nn.Module):
 
 def operators():
     torch.manual_seed(0)
-    net, x = Normed().double(), torch.randn(11, 4, dtype=torch.float64)
-    return {
+    x = torch.randn(11, 4, dtype=torch.float64)
+    norms = {
+        "batchnorm": torch.nn.BatchNorm1d(4),
+        "batchnorm, evaluation": torch.nn.BatchNorm1d(4).eval(),
+        "layernorm": torch.nn.LayerNorm(4),
+    }
+    normed = {k: LossCurvature(Normed(n).double(), half_square, x, x.flip(1)) for k, n in norms.items()}
+    return normed | {
         "mlp": small_net(n=8),
-        "in chunks": small_net(n=8, chunk_size=3),
+        "in chunks": small_net(n=8, chunk_size=5),
         "one layer": small_net(n=8, parameters=["0.weight"]),
-        "batchnorm, attention": LossCurvature(net, half_square, x, x.flip(1)),
     }
 
 
-@pytest.mark.parametrize("name", ["mlp", "in chunks", "one layer", "batchnorm, attention"])
+@pytest.mark.parametrize("name", ["mlp", "in chunks", "one layer", "batchnorm", "batchnorm, evaluation", "layernorm"])
 def test_slopes_against_dense_differences(name):
     operator = operators()[name]
     before = {k: b.clone() for k, b in operator.module.named_buffers()}
@@ -61,13 +68,20 @@ def test_slopes_against_dense_differences(name):
     torch.testing.assert_close(found.slopes, exact, rtol=0, atol=1e-6 * scale)
     torch.testing.assert_close(found.gradient, operator.linearise(point)[1])
     torch.testing.assert_close(found.products, vectors @ dense_hessian(operator, point))
+    for k, b in operator.module.named_buffers():
+        torch.testing.assert_close(b, before[k], rtol=0, atol=0)
+
+
+def test_differences_are_of_second_order_in_the_radius():
+    operator = small_net(n=8)
+    point = operator.point()
+    vectors = torch.randn(2, len(point), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = operator_slopes(operator, point, vectors).slopes
     errors = [
         float((operator_slopes(operator, point, vectors, radius=r).slopes - exact).abs().max()) for r in (2e-3, 1e-3)
     ]
-    assert errors[1] < 1e-3 * scale
-    assert errors[0] / errors[1] == pytest.approx(4, rel=0.2)  # second order in the radius
-    for k, b in operator.module.named_buffers():
-        torch.testing.assert_close(b, before[k], rtol=0, atol=0)
+    assert errors[1] < 1e-3 * float(exact.abs().max())
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
 
 
 def test_no_vectors_give_the_gradient_alone():
@@ -130,25 +144,26 @@ def test_amplitude_of_a_known_oscillation():
 
 
 def test_oscillation_lowers_the_sharpness_as_the_coefficients_say():
-    r"""Along gradient descent past the edge: sharpness at midpoints changes by η(A − ½Bx²) a step (third order in x)."""
-    operator, lr = small_net(), 0.35
-    path = descend(operator, operator.point(), lr, 400)
-    tracker = CurvatureTracker(1, tol=1e-6, check_every=1)
-    zero = torch.zeros(operator.size, dtype=torch.float64)
-    centers = [midpoint(*path[n - 1 : n + 2]) for n in range(1, 399)]
-    tops = np.array([tracker.measure(operator.linearise(c)[2], zero).top for c in centers])
+    r"""A kick along v at ηS = 2.05: sharpness at midpoints changes by η(A − ½Bx²) a step (to third order in x)."""
+    operator = small_net()
+    flow = GradientFlow(operator, operator.point())
+    flow.advance(100.0)
+    values, vectors = torch.linalg.eigh(dense_hessian(operator, flow.point))
+    lr = 2.05 / values[-1].item()
+    path = descend(operator, flow.point + 0.02 * vectors[:, -1], lr, 40)
+    gradients = [operator.linearise(p)[1] for p in path]
+    centers = [midpoint(*path[n - 1 : n + 2]) for n in range(1, 40)]
+    spectra = [torch.linalg.eigh(dense_hessian(operator, c)) for c in centers]
+    tops = np.array([values[-1].item() for values, _ in spectra])
     change, forecast = [], []
-    for i in range(2, len(centers) - 1):
-        n = i + 1  # centers[i] is the midpoint about step n
-        pair = top_eigenpair(operator.linearise(centers[i])[2], zero, tol=1e-6)
-        c = reduced_coefficients(operator, centers[i], pair.vector)
-        gradients = [operator.linearise(path[n - j])[1] for j in (-1, 0, 1)]
-        x = demodulated_amplitude(*gradients, pair.vector, c.sharpness)
-        if lr * c.sharpness > 1.9 and lr * 0.5 * c.restoring * x**2 > 1e-3:
-            change.append((tops[i + 1] - tops[i - 1]) / 2)
-            forecast.append(lr * (c.progressive - 0.5 * c.restoring * x**2))
-    assert len(change) > 30
-    assert np.corrcoef(change, forecast)[0, 1] > 0.9
+    for i in range(1, len(centers) - 1):
+        v = spectra[i][1][:, -1]
+        c = reduced_coefficients(operator, centers[i], v)
+        x = demodulated_amplitude(gradients[i + 2], gradients[i + 1], gradients[i], v, c.sharpness)
+        forecast.append(lr * (c.progressive - 0.5 * c.restoring * x**2))
+        change.append((tops[i + 1] - tops[i - 1]) / 2)
+    change, forecast = np.array(change), np.array(forecast)
+    assert np.linalg.norm(change - forecast) < 0.2 * np.linalg.norm(change)
 
 
 @pytest.mark.parametrize(
