@@ -5,7 +5,7 @@ import pytest
 import torch
 from flow_nets import Toy, descend, small_net, two_layer
 
-from analysis.curvature import midpoint
+from analysis.curvature import midpoint, top_eigenpair
 from analysis.flows import CentralFlow, Fixed, GradientFlow, RMSProp
 
 DOUBLE = {"dtype": torch.float64}
@@ -133,16 +133,30 @@ def test_a_fixed_preconditioner_is_a_change_of_variables():
     assert (a.mean_loss, a.effective_sharpness) == pytest.approx((b.mean_loss, b.effective_sharpness), rel=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_average_of_gradient_descent_on_a_small_network(seed):
-    """Bars: time-averaged loss to 2 %, sharpness to 3 %, over the plateau (see benchmarks/flows.py)."""
-    operator, lr, first, last = small_net(seed), 0.35, 300, 900
-    path = descend(operator, operator.point(), lr, last)
-    flow = CentralFlow(operator, midpoint(*path[first - 1 : first + 2]), lr)
-    points = flow.advance(last - first)
-    losses = [operator.linearise(p)[0] for p in path[first:last]]
-    assert np.mean([p.mean_loss for p in points]) == pytest.approx(np.mean(losses), rel=0.02)
+@pytest.mark.parametrize(
+    ("seed", "last"),
+    [(1, 320), *(pytest.param(seed, 1200, marks=pytest.mark.slow) for seed in (0, 1, 2))],
+)
+def test_average_of_gradient_descent_on_a_small_network(seed, last):
+    """Bars: time-averaged loss to 2 %, sharpness to 3 %; the loss at the center is off by far more."""
+    operator, first = small_net(seed), 200
+    flow = GradientFlow(operator, operator.point())
+    flow.advance(100.0)
+    zero = torch.zeros_like(flow.point)
+    top = top_eigenpair(operator.linearise(flow.point)[2], zero, tol=1e-6)
+    lr = 2 / top.value
+    path = descend(operator, flow.point + 0.02 * top.vector, lr, last)
+    central = CentralFlow(operator, midpoint(*path[first - 1 : first + 2]), lr)
+    points = central.advance(last - first)
+    assert all(p.converged for p in points)
+    loss = np.mean([operator.linearise(p)[0] for p in path[first:last]])
+    square = np.mean([operator.linearise(p)[1].square().sum().item() for p in path[first:last]])
+    centers = [midpoint(*path[n - 1 : n + 2]) for n in range(first, last, 20)]
+    sharpness = np.mean([top_eigenpair(operator.linearise(c)[2], zero, tol=1e-4).value for c in centers])
+    assert np.mean([p.mean_loss for p in points]) == pytest.approx(loss, rel=0.02)
+    assert np.mean([p.mean_squared_gradient for p in points]) == pytest.approx(square, rel=0.05)
+    assert np.mean([p.effective_sharpness for p in points]) == pytest.approx(sharpness, rel=0.03)
+    assert np.mean([p.loss for p in points]) < 0.9 * loss
 
 
 def test_resumes_to_the_same_bits_also_after_an_interrupt_inside_a_step():
