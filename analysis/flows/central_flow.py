@@ -26,7 +26,7 @@ from torch import Tensor
 from analysis.curvature import CurvatureSlopes, CurvatureTracker, precondition
 
 from .complementarity import Complementarity, solve_complementarity
-from .operators import Counted, Linearisable
+from .operators import Counted, Linearisable, flat_start
 from .preconditioners import Preconditioner
 from .slopes import operator_slopes
 
@@ -130,7 +130,7 @@ class CentralFlow:
         self.critical, self.level = 2 / lr, (1 - margin) * 2 / lr
         self.k_max = k_max
         self.tracker = CurvatureTracker(1, tol=tol, level=self.level, k_max=k_max, check_every=CHECK_EVERY, seed=seed)
-        self.point = start.detach().clone()
+        self.point = flat_start(start)
         self.moment = self.preconditioner.initial(self.counted.linearise(self.point)[1])
         self.count = 0  # substeps taken
         self.directions = self.point.new_zeros((0, self.point.numel()))  # U of the last substep: Σ = UᵀXU

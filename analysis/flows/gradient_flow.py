@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .krylov import phi_product
-from .operators import Counted, Linearisable
+from .operators import Counted, Linearisable, flat_start
 
 __all__ = ["FlowPoint", "GradientFlow"]
 
@@ -74,7 +74,7 @@ class GradientFlow:
         max_products: Most Hessian products in one φ-product; a step that would need more is halved
             (memory: 2 · max_products · P).
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If a tolerance or limit is out of range, or ``start`` is not a real vector.
     """
 
     def __init__(
@@ -95,13 +95,9 @@ class GradientFlow:
             raise ValueError(f"max_steps must be at least 1, got {max_steps}; pass e.g. 10000")
         if max_products < 2:
             raise ValueError(f"max_products must be at least 2, got {max_products}; pass e.g. 60")
-        if start.ndim != 1 or start.numel() == 0 or not start.is_floating_point():
-            raise ValueError(
-                f"start must be a real vector of shape (P,), got {tuple(start.shape)} {start.dtype}; flatten it"
-            )
         self.operator, self.rtol, self.atol = Counted(operator), rtol, atol
         self.max_step, self.max_steps, self.max_products = max_step, max_steps, max_products
-        self.time, self.point = 0.0, start.detach().clone()
+        self.time, self.point = 0.0, flat_start(start)
         self.steps = self.rejected = 0
         self._next_step: float | None = None
         self._here = self.operator.linearise(self.point)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from analysis.curvature import Matvec
 
-__all__ = ["Counted", "Linearisable"]
+__all__ = ["Counted", "Linearisable", "flat_start"]
 
 
 class Linearisable(Protocol):
@@ -37,3 +37,16 @@ class Counted:
             return matvec(vector)
 
         return loss, gradient, product
+
+
+def flat_start(start: Tensor) -> Tensor:
+    """A copy of a start, shape (P,).
+
+    Raises:
+        ValueError: If it is not a real vector.
+    """
+    if start.ndim != 1 or start.numel() == 0 or not start.is_floating_point():
+        raise ValueError(
+            f"start must be a real vector of shape (P,), got {tuple(start.shape)} {start.dtype}; flatten it"
+        )
+    return start.detach().clone()

@@ -221,11 +221,12 @@ def test_on_a_gpu_as_on_the_cpu():
         ({"substeps": 0}, "substeps must be at least 1, got 0"),
         ({"margin": 1.0}, "margin must lie in"),
         ({"k_max": 1}, "k_max must be at least 2, got 1"),
+        ({"start": torch.ones(2, dtype=torch.int64)}, "start must be a real vector"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        CentralFlow(Toy(lambda p: p @ p), torch.ones(2), **({"lr": 0.1} | options))
+        CentralFlow(Toy(lambda p: p @ p), **({"start": torch.ones(2), "lr": 0.1} | options))
 
 
 @pytest.mark.parametrize(
