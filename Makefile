@@ -32,6 +32,7 @@ check: lint types test
 bench: setup
 	for b in claims detection phase toy_forecast toy_limits toy_speed tracking; do $(BIN)/python benchmarks/$$b.py || exit 1; done
 	$(BIN)/python benchmarks/curvature.py --scale 0.1 --steps 30 --cases A
+	$(BIN)/python benchmarks/flows.py
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
