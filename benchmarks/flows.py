@@ -131,7 +131,8 @@ def central_flow(name: str, seed: int, first: int, last: int) -> list[dict]:
         "squared gradient": (squares[first:last], [p.mean_squared_gradient for p in points], WINDOW),
         "sharpness": (np.array(sharpness), [p.effective_sharpness for p in points[::SPACING]], WINDOW // SPACING),
     }
-    case = f"central flow, {optimizer} lr {lr:g}, {name}, seed {seed}, steps {first}-{last}"
+    kinks = "" if radius is None else f", radius {radius:g}"
+    case = f"central flow, {optimizer} lr {lr:g}, {activation}{kinks}, seed {seed}, steps {first}-{last}"
     values = {
         "directions held at the edge, most": float(max(len(p.covariance) for p in points)),
         "share of steps converged": float(np.mean([p.converged for p in points])),

@@ -105,7 +105,7 @@ def test_sharpness_changes_along_the_flow_as_the_coefficients_say():
     r"""$\dot S = A - (\nabla S\cdot v)(\nabla L\cdot v)$ along gradient flow, by differences of the eigenvalue."""
     operator = small_net()
     flow, step = GradientFlow(operator, operator.point(), rtol=1e-9), 1e-3
-    for t in (0.2, 1.0, 3.0):
+    for t in (0.2, 1.5):
         tops, points = [], []
         for s in (t - step, t, t + step):
             flow.advance(s)
