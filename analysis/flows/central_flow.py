@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from analysis.curvature import CurvatureSlopes, CurvatureTracker, precondition
+from analysis.curvature.subspace import full_precision
 
 from .complementarity import Complementarity, solve_complementarity
 from .operators import Counted, Linearisable, flat_start
@@ -195,7 +196,8 @@ class CentralFlow:
         directions = root * pairs.vectors[: int((values >= self.level).sum())]
         slopes = self._slopes(gradient, directions)
         rates = self._rates(slopes, directions, diagonal)
-        solved = self._covariance(slopes, rates, directions, diagonal)
+        with full_precision():
+            solved = self._covariance(slopes, rates, directions, diagonal)
         x = torch.from_numpy(solved.solution).to(self.point)
         h = self.lr / self.substeps
         point = self.point + h * (rates.free + torch.tensordot(x, rates.bent, 2))

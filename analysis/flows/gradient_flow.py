@@ -7,8 +7,8 @@ $$U = \theta + h\varphi_1(-hH)F(\theta),\qquad
   \theta^+ = U + 2h\varphi_3(-hH)\,[N(U) - N(\theta)],$$
 
 the two φ-products by Lanczos. What is linear in a step is solved exactly, so that stiffness does not bound the step;
-a φ-product takes about $\sqrt{h\lambda_{max}}$ Hessian products. Measured against a second-order Runge-Kutta-Chebyshev
-method with the same tolerance and against scipy's methods (``benchmarks/flows.py``).
+a φ-product takes about $\sqrt{h\lambda_{max}}$ Hessian products. Costs and errors beside scipy's explicit methods and
+gradient descent: ``benchmarks/flows.py``.
 
 References: Hochbruck, Ostermann & Schweitzer (2009), SIAM J. Numer. Anal. 47, 786 (exprb32).
 """
@@ -28,7 +28,7 @@ __all__ = ["FlowPoint", "GradientFlow"]
 
 ORDER = 3  # of the error of one step of the embedded solution, which the steps are chosen by
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
-KRYLOV_SHARE = 0.2  # of a step's tolerance, allowed to each φ-product (measured: less costs more, gains nothing)
+KRYLOV_SHARE = 0.2  # of a step's tolerance, allowed to each φ-product
 FIRST = 0.01  # first step: moves the parameters by this share of their size
 SHORTEST = 1e-14  # of the time reached; below, a step no longer moves it
 
