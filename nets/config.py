@@ -16,9 +16,20 @@ __all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "ConfigError", "TrainConfig"]
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
+RECORDED = ("full", "float16", "top_k", "none")
 NOT_HASHED = ("data_path",)  # where the data lie; what they hold is fingerprinted in the run instead
 # hashed only where they differ from their default, so that runs made before they existed keep their hash
-ADDED = ("model", "model_options", "data_options", "optimizer", "optimizer_options", "label_smoothing", "batch_size")
+ADDED = (
+    "model",
+    "model_options",
+    "data_options",
+    "optimizer",
+    "optimizer_options",
+    "label_smoothing",
+    "batch_size",
+    "record_losses",
+    "record_k",
+)
 
 
 class ConfigError(ValueError):
@@ -55,6 +66,10 @@ class TrainConfig:
             being what is left; 0: all rows.
         steps: Number of steps recorded.
         dtype: "float32" or "float64"; both start from the same weights.
+        record_losses: What the record keeps of the examples' losses. "full": all, in ``dtype``. "float16": all, to a
+            relative 2⁻¹¹ (beyond 65,504: inf). "top_k": of each step the ``record_k`` examples whose loss moved most
+            since the step before, with both losses, and quantiles over all examples. "none": only their mean.
+        record_k: Examples per step of "top_k"; the size per step is that of 3 k numbers whatever the data.
         checkpoint_every: Steps between checkpoints, which is also the chunk length of the record.
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
@@ -81,6 +96,8 @@ class TrainConfig:
     batch_size: int = 0
     steps: int = 320
     dtype: str = "float32"
+    record_losses: str = "full"
+    record_k: int = 100
     checkpoint_every: int = 50
     eig_tol: float = 1e-2
     max_products: int = 60
@@ -92,6 +109,7 @@ class TrainConfig:
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("record_losses", self.record_losses, RECORDED)
         if self.data_path is not None:
             object.__setattr__(self, "data_path", str(self.data_path))
         if isinstance(self.widths, str) or not hasattr(self.widths, "__iter__"):
@@ -106,6 +124,7 @@ class TrainConfig:
         _integer("max_products", self.max_products, 2)
         _integer("threads", self.threads, 0)
         _integer("batch_size", self.batch_size, 0)
+        _integer("record_k", self.record_k, 1)
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
         _share("label_smoothing", self.label_smoothing)
@@ -122,6 +141,11 @@ class TrainConfig:
             )
         if self.batch_size and self.optimizer == "gd":
             raise ConfigError(f"batch_size must be 0 for optimizer gd, got {self.batch_size}; choose optimizer sgd")
+
+        if self.record_losses != "top_k" and self.record_k != TrainConfig.record_k:
+            raise ConfigError(
+                f"record_k belongs to record_losses top_k, got {self.record_k} for {self.record_losses}; leave it out"
+            )
 
     def _check_options(self, name: str, tables: dict[str, dict[str, Option]]) -> None:
         owner, key = getattr(self, name), f"{name}_options"
@@ -156,6 +180,11 @@ class TrainConfig:
     def plain_descent(self) -> bool:
         """Whether the step is $-\\eta\\nabla L$ of all examples and nothing else."""
         return self.optimizer == "gd" and not self.optimizer_options
+
+    @property
+    def records_all_losses(self) -> bool:
+        """Whether the record holds the loss of every example at every step."""
+        return self.record_losses in ("full", "float16")
 
     @property
     def critical_sharpness(self) -> float | None:

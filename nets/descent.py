@@ -60,6 +60,7 @@ class State:
         batch_rng: State of the generator that shuffles the rows, at the start of the current epoch, uint8; empty
             without batches.
         optimizer: What the optimizer keeps, by its names, e.g. ``momentum_buffer`` (P,); empty for gradient descent.
+        losses: Losses of the last recorded step, shape (n,), where the record needs them (`losses_kept`); else empty.
     """
 
     step: int
@@ -72,6 +73,7 @@ class State:
     rng_state: Tensor
     batch_rng: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def rows(self) -> int:
@@ -251,11 +253,10 @@ class Problem:
         return flatten(torch.autograd.grad(self.loss(self.module(inputs), targets).mean(), params))
 
 
-def row_of(logged: StepState, example_loss: np.ndarray) -> dict[str, np.ndarray | float | int]:
+def row_of(logged: StepState) -> dict[str, float | int]:
     """The logged values under the names of the record."""
     return {
         "loss": logged.loss,
-        "example_loss": example_loss,
         "sharpness": logged.sharpness,
         "sharpness_residual": logged.sharpness_residual,
         "sharpness_converged": int(logged.converged),

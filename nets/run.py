@@ -24,10 +24,12 @@ import nets.checkpoint as ckpt
 from .config import ConfigError, TrainConfig
 from .data import DataError, Dataset, load_data
 from .descent import Problem, State, StepState, row_of
-from .files import RunError, exclusive_lock, read_json, write_json
+from .files import RunError, exclusive_lock, read_json, write_json, written_to
 from .forecasts import add_forecast
 from .provenance import provenance
 from .record import Block, create_record, load_block, recorded_rows, write_block
+from .record_check import whole_record
+from .recorded_losses import loss_row, losses_kept
 
 __all__ = ["Run", "RunError", "RunStatus", "StepState", "create_run"]
 
@@ -62,9 +64,13 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
     dataset = load_data(config)
     problem = Problem(config, dataset)
     threads = config.threads or os.cpu_count() or 1
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # built beside its place and moved there whole: a run directory is complete or not there
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(written_to(directory))
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # built beside its place and moved there whole: a run directory is complete or not there
+        temporary = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent)
+        )
         build = Path(temporary) / "run"
         build.mkdir()
         write_json(build / "config.json", config.to_dict())
@@ -171,8 +177,16 @@ class Run:
         return self._state.eigenvector.clone()
 
     def history(self) -> xr.Dataset:
-        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory."""
-        with xr.open_zarr(self.directory / "record.zarr", consolidated=False) as opened:
+        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory.
+
+        Raises:
+            RunError: If the record is damaged.
+        """
+        path = self.directory / "record.zarr"
+        with (
+            whole_record(path, self.config, self.rows - self._state.diverged),
+            xr.open_zarr(path, consolidated=False) as opened,
+        ):
             return opened.isel(step=slice(0, self.rows)).load()
 
     def state_hash(self) -> str:
@@ -183,13 +197,14 @@ class Run:
         """Save the current parameters as snapshots/step_000123.safetensors; returns the path."""
         path = self.directory / "snapshots" / f"step_{self.step:06d}.safetensors"
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
             about = {
                 "step": self.step,
                 "config_hash": self.config.config_hash,
                 "state_hash": self.state_hash(),
             }
-            ckpt.save_weights(path, self._state.parameters, about)
+            with written_to(self.directory):
+                path.parent.mkdir(exist_ok=True)
+                ckpt.save_weights(path, self._state.parameters, about)
         return path
 
     def snapshot_module(self, step: int) -> nn.Module:
@@ -246,10 +261,15 @@ class Run:
                         self._loop(until, on_step, max_steps)
             except BaseException:
                 self._refresh()  # back to the last checkpoint; the steps since are computed again
+                with contextlib.suppress(RunError):  # a full disk has been reported already
+                    self._show(self.status)
                 raise
-            finally:
-                write_json(self.directory / "status.json", asdict(self.status))
+            self._show(self.status)
         return self.status
+
+    def _show(self, status: RunStatus) -> None:
+        with written_to(self.directory):
+            write_json(self.directory / "status.json", asdict(status))
 
     def _loop(self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None) -> None:
         problem, state, steps = self.problem, self._state, self.config.steps
@@ -258,14 +278,15 @@ class Run:
             last = min(last, state.rows + max_steps)
         if last <= state.step:
             return
-        write_json(self.directory / "status.json", asdict(RunStatus("running", state.step, "advancing")))
-        record = self.directory / "record.zarr"
-        block = load_block(record, self.config, state.rows)
+        self._show(RunStatus("running", state.step, "advancing"))
+        with written_to(self.directory):
+            block = load_block(self.directory / "record.zarr", self.config, state.rows)
         if state.logged:
             problem.update(state)
         while state.step < last:
             logged, example_loss = problem.measure(state)
-            block.put(state.step, row_of(logged, example_loss))
+            block.put(state.step, row_of(logged) | loss_row(self.config, example_loss, state.losses))
+            state.losses = losses_kept(self.config, example_loss)
             if on_step is not None:
                 on_step(logged)
             if state.diverged or (callable(until) and until(logged)):
@@ -277,15 +298,16 @@ class Run:
         self._commit(block)
 
     def _commit(self, block: Block) -> None:
-        if block.start < self._state.rows:
-            write_block(self.directory / "record.zarr", block)
-        ckpt.save_checkpoint(
-            self.directory / "checkpoint.safetensors",
-            self._state,
-            self.config.config_hash,
-            self._threads,
-            self._data_hash,
-        )
+        with written_to(self.directory):
+            if block.start < self._state.rows:
+                write_block(self.directory / "record.zarr", block)
+            ckpt.save_checkpoint(
+                self.directory / "checkpoint.safetensors",
+                self._state,
+                self.config.config_hash,
+                self._threads,
+                self._data_hash,
+            )
 
     def _refresh(self) -> None:
         self._state: State
