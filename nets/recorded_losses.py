@@ -1,14 +1,17 @@
 """What the record keeps of the examples' losses, by ``TrainConfig.record_losses``; see there for the four choices."""
 
 import numpy as np
+import xarray as xr
 from torch import Tensor, from_numpy
 
-from .config import TrainConfig
+from analysis.moves import Moves
 
-__all__ = ["QUANTILES", "ArraySpec", "loss_arrays", "loss_row", "losses_kept"]
+from .config import TrainConfig
+from .files import RunError
+
+__all__ = ["QUANTILES", "ArraySpec", "all_losses", "known_losses", "loss_arrays", "loss_row", "losses_kept"]
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
 
 #: dtype (None: the run's own), dimensions, units, description
 ArraySpec = tuple[str | None, tuple[str, ...], str, str]
@@ -22,6 +25,7 @@ _ARRAYS: dict[str, dict[str, ArraySpec]] = {
         "top_loss": (None, ("step", "rank"), "loss", f"losses {_TOP}"),
         "top_loss_before": (None, ("step", "rank"), "loss", f"losses at the step before {_TOP}"),
         "loss_quantile": (None, ("step", "quantile"), "loss", "quantiles of the losses over all examples"),
+        "move_quantile": (None, ("step", "quantile"), "loss", "quantiles of |loss - loss at the step before|"),
     },
     "none": {},
 }
@@ -52,10 +56,47 @@ def loss_row(config: TrainConfig, losses: np.ndarray, before: Tensor) -> dict[st
         size = np.abs(losses - known) if before.numel() else losses
         kept = np.argpartition(-size, config.record_k - 1)[: config.record_k]
         kept = kept[np.argsort(-size[kept], kind="stable")]
-        quantiles = np.quantile(losses, QUANTILES)
-    return {"top_example": kept, "top_loss": losses[kept], "top_loss_before": known[kept], "loss_quantile": quantiles}
+        quantiles, moves = np.quantile(losses, QUANTILES), np.quantile(np.abs(losses - known), QUANTILES)
+    return {
+        "top_example": kept,
+        "top_loss": losses[kept],
+        "top_loss_before": known[kept],
+        "loss_quantile": quantiles,
+        "move_quantile": moves,
+    }
 
 
 def losses_kept(config: TrainConfig, losses: np.ndarray) -> Tensor:
     """What the next step must know of these losses: all of them for "top_k", else nothing."""
     return from_numpy(losses if config.record_losses == "top_k" else losses[:0])
+
+
+def all_losses(config: TrainConfig, history: xr.Dataset, purpose: str) -> np.ndarray:
+    """The loss of every example at every step, shape (steps, n).
+
+    Args:
+        config: Configuration of the run.
+        history: Its record.
+        purpose: What they are for, for the message.
+    Raises:
+        RunError: If the record does not hold them.
+    """
+    if not config.records_all_losses:
+        raise RunError(
+            f"record_losses must be full or float16 to {purpose}, got {config.record_losses}; "
+            "train the run anew with one of them"
+        )
+    return history["example_loss"].values
+
+
+def known_losses(config: TrainConfig, history: xr.Dataset) -> np.ndarray | Moves:
+    """The losses as `analysis.timeline.find_signals` takes them: all, or the largest moves.
+
+    Raises:
+        RunError: If the record holds none.
+    """
+    if config.record_losses != "top_k":
+        return all_losses(config, history, "find signals")
+    kept = (history[name].values for name in ("top_example", "top_loss", "top_loss_before"))
+    median = history["move_quantile"].values[:, QUANTILES.index(0.5)]
+    return Moves(*kept, median, n=history["target"].shape[0])
