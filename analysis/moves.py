@@ -58,7 +58,7 @@ class Moves:
         if len(shapes) != 1 or np.ndim(self.examples) != 2 or len(self.median_move) != len(self.examples):
             shapes |= {np.shape(self.median_move)}
             raise ValueError(f"moves must have the shapes (steps, k) and (steps,), got {shapes}; pass a record's")
-        if self.examples.size and not (0 <= self.examples.min() and self.examples.max() < self.n):
+        if self.examples.size and not (self.examples.min() >= 0 and self.examples.max() < self.n):
             raise ValueError(f"examples must hold indices below {self.n}, got {self.examples.max()}; pass the right n")
 
     @property
@@ -85,7 +85,6 @@ class Moves:
             if (row + self.first_step - 1) in starts:
                 out[step - 1] = self.before[row, at]
         return followed, out
-
 
     def typical_size(self, first: int, last: int) -> float:
         r"""About the median $|z_i|$ over all examples in a window (root mean square over its blocks), or more."""

@@ -65,7 +65,8 @@ class Timeline:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        own = {k: getattr(self, k) for k in ("windows", "window", "hop", "level", "first_step", "last_step", "examples")}
+        names = ("windows", "window", "hop", "level", "first_step", "last_step", "examples")
+        own = {k: getattr(self, k) for k in names}
         return own | {"signals": [s.to_dict() for s in self.signals]}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.files import fsync_path, write_atomic
 
-__all__ = ["RunError", "exclusive_lock", "written_to", "fsync_path", "read_json", "write_atomic", "write_json"]
+__all__ = ["RunError", "exclusive_lock", "fsync_path", "read_json", "write_atomic", "write_json", "written_to"]
 
 
 class RunError(ValueError):

@@ -68,9 +68,7 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
         stack.enter_context(written_to(directory))
         directory.parent.mkdir(parents=True, exist_ok=True)
         # built beside its place and moved there whole: a run directory is complete or not there
-        temporary = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent)
-        )
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent))
         build = Path(temporary) / "run"
         build.mkdir()
         write_json(build / "config.json", config.to_dict())
