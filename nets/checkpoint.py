@@ -42,7 +42,8 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
         step, logged, diverged = tensors["step_logged_diverged"].tolist()
         theta, gradient, previous, eigenvector, rng = (tensors[name] for name in TENSORS)
         state = State(step, bool(logged), bool(diverged), theta, gradient, previous, eigenvector, rng)
-        state.batch_rng, state.losses = (tensors.get(name, getattr(state, name)) for name in OPTIONAL)
+        for name in OPTIONAL:
+            setattr(state, name, tensors.get(name, getattr(state, name)))
         state.optimizer = {
             name.removeprefix(OPTIMIZER): value for name, value in tensors.items() if name.startswith(OPTIMIZER)
         }

@@ -97,6 +97,10 @@ def known_losses(config: TrainConfig, history: xr.Dataset) -> np.ndarray | Moves
     """
     if config.record_losses != "top_k":
         return all_losses(config, history, "find signals")
-    kept = (history[name].values for name in ("top_example", "top_loss", "top_loss_before"))
-    median = history["move_quantile"].values[:, QUANTILES.index(0.5)]
-    return Moves(*kept, median, n=history["target"].shape[0])
+    return Moves(
+        examples=history["top_example"].values,
+        losses=history["top_loss"].values,
+        before=history["top_loss_before"].values,
+        median_move=history["move_quantile"].values[:, QUANTILES.index(0.5)],
+        n=history["target"].shape[0],
+    )

@@ -5,13 +5,20 @@ import threading
 import numpy as np
 import pytest
 import xarray as xr
-from small_runs import assert_same_run, small
+from small_runs import assert_same_run
+from small_runs import small as small_run
 
 from analysis.timeline import find_signals
 from nets.config import ConfigError, TrainConfig
 from nets.recorded_losses import QUANTILES, known_losses
 from nets.run import Run, RunError, create_run
 from opposing.cli import main
+
+
+def small(**changes):
+    """A run whose steps cost next to nothing."""
+    return small_run(**{"max_products": 2, **changes})
+
 
 TOP = {"record_losses": "top_k", "record_k": 7}
 

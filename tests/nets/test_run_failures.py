@@ -18,12 +18,17 @@ from nets.run import Run, create_run
 from opposing.cli import main
 
 
+def quick():
+    """A run whose steps cost next to nothing."""
+    return small(max_products=2, n_examples=20)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """Runs at step 7 of 23 and at their end; the chunk that holds step 7 is half full."""
     folder = tmp_path_factory.mktemp("base")
     for name, until in (("half", 7), ("whole", None)):
-        create_run(folder / name, small())
+        create_run(folder / name, quick())
         Run.open(folder / name).advance(until=until)
     return folder
 
