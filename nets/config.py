@@ -29,6 +29,8 @@ ADDED = (
     "batch_size",
     "record_losses",
     "record_k",
+    "eig_every",
+    "compile",
 )
 
 
@@ -73,6 +75,9 @@ class TrainConfig:
         checkpoint_every: Steps between checkpoints, which is also the chunk length of the record.
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
+        eig_every: The sharpness is measured at steps divisible by this and is NaN in the record between; 0: never.
+        compile: Compile the network and its loss (``torch.compile``, needs a C++ compiler) for the steps without
+            sharpness. The results then differ from the uncompiled ones by rounding.
         threads: CPU threads; 0 means all cores. The number used is fixed when the run is created, since
             the bits of the result depend on it.
     Raises:
@@ -102,6 +107,8 @@ class TrainConfig:
     eig_tol: float = 1e-2
     max_products: int = 60
     threads: int = 0
+    eig_every: int = 1
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, tables in (("data", DATA), ("model", MODELS), ("optimizer", OPTIMIZERS)):
@@ -125,6 +132,9 @@ class TrainConfig:
         _integer("threads", self.threads, 0)
         _integer("batch_size", self.batch_size, 0)
         _integer("record_k", self.record_k, 1)
+        _integer("eig_every", self.eig_every, 0)
+        if not isinstance(self.compile, bool):
+            raise ConfigError(f"compile must be true or false, got {self.compile!r}; pass one of them")
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
         _share("label_smoothing", self.label_smoothing)

@@ -5,6 +5,8 @@ parameter) and `update` (for gradient descent $\theta \leftarrow \theta - \eta g
 two.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +42,9 @@ class StepState:
 
     @property
     def finite(self) -> bool:
-        """Whether loss, gradient and sharpness are all finite."""
-        return bool(np.isfinite([self.loss, self.grad_norm, self.sharpness]).all())
+        """Whether loss, gradient and, where it was measured, sharpness are all finite."""
+        values = [self.loss, self.grad_norm, *([self.sharpness] if self.products else [])]
+        return bool(np.isfinite(values).all())
 
 
 @dataclass
@@ -163,20 +166,21 @@ class Problem:
         params = list(self.module.parameters())
         with torch.no_grad():
             nn.utils.vector_to_parameters(state.parameters.clone(), params)
-        outputs = self.module(self.inputs)
-        losses = self.loss(outputs, self.targets)
+        every = self.config.eig_every
+        due = every > 0 and state.step % every == 0
+        outputs, losses = (self._compiled if self.config.compile and not due else self._forward)()
         mean = losses.mean()
-        grads = torch.autograd.grad(mean, params, create_graph=True)
+        grads = torch.autograd.grad(mean, params, create_graph=due)
         before, last = state.previous_gradient, state.gradient
         gradient = flatten([g.detach() for g in grads])
         loss = float(mean.detach())
-        share = accuracy(outputs.detach(), self.targets)
+        share = accuracy(outputs, self.targets)
         grad_norm = float(gradient.double().norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
         vector, generator = state.eigenvector, torch.Generator()
         generator.set_state(state.rng_state)
-        if np.isfinite([loss, grad_norm]).all():
+        if due and np.isfinite([loss, grad_norm]).all():
             pair = top_eigenpair(
                 flat_hvp(grads, params),
                 state.eigenvector,
@@ -210,6 +214,28 @@ class Problem:
         )
         state.diverged = not logged.finite
         return logged, losses.detach().numpy()
+
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        """Outputs, without their graph, and losses of all examples at the module's parameters."""
+        outputs = self.module(self.inputs)
+        return outputs.detach(), self.loss(outputs, self.targets)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[], tuple[Tensor, Tensor]]:
+        """The same, compiled by the first call."""
+        forward = torch.compile(self._forward)
+
+        def checked() -> tuple[Tensor, Tensor]:
+            try:
+                return forward()
+            except Exception as error:  # whatever dynamo, inductor and the C++ compiler raise
+                reason = (str(error).strip().splitlines() or [""])[0]
+                raise ConfigError(
+                    f"compile must be able to build the network, got {type(error).__name__}: {reason}; "
+                    "install a C++ compiler or train without compile"
+                ) from error
+
+        return checked
 
     def update(self, state: State) -> None:
         r"""One step of the optimizer from θ_n; for gradient descent $\theta_{n+1} = \theta_n - \eta g_n$.
