@@ -1,4 +1,4 @@
-"""The compiled step: the same numbers to rounding, the same bits when resumed, and one line where it cannot be built."""
+"""The compiled step: the same numbers to rounding, the same bits when resumed, one line where it cannot be built."""
 
 import numpy as np
 import pytest
