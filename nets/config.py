@@ -16,6 +16,7 @@ __all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "ConfigError", "TrainConfig"]
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
+KERNELS = ("exact", "fused", "compiled")
 RECORDED = ("full", "float16", "top_k", "none")
 NOT_HASHED = ("data_path",)  # where the data lie; what they hold is fingerprinted in the run instead
 # hashed only where they differ from their default, so that runs made before they existed keep their hash
@@ -30,7 +31,7 @@ ADDED = (
     "record_losses",
     "record_k",
     "eig_every",
-    "compile",
+    "kernels",
 )
 
 
@@ -76,8 +77,9 @@ class TrainConfig:
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
         eig_every: The sharpness is measured at steps divisible by this and is NaN in the record between; 0: never.
-        compile: Compile the network and its loss (``torch.compile``, needs a C++ compiler) for the steps without
-            sharpness. The results then differ from the uncompiled ones by rounding.
+        kernels: For the steps without sharpness. "exact": as with it. "fused": PyTorch's own normalisations and
+            attention, which lack higher derivatives. "compiled": the same through ``torch.compile`` (needs a C++
+            compiler). The results of the last two differ from "exact" by rounding.
         threads: CPU threads; 0 means all cores. The number used is fixed when the run is created, since
             the bits of the result depend on it.
     Raises:
@@ -108,7 +110,7 @@ class TrainConfig:
     max_products: int = 60
     threads: int = 0
     eig_every: int = 1
-    compile: bool = False
+    kernels: str = "exact"
 
     def __post_init__(self) -> None:
         for name, tables in (("data", DATA), ("model", MODELS), ("optimizer", OPTIMIZERS)):
@@ -133,8 +135,7 @@ class TrainConfig:
         _integer("batch_size", self.batch_size, 0)
         _integer("record_k", self.record_k, 1)
         _integer("eig_every", self.eig_every, 0)
-        if not isinstance(self.compile, bool):
-            raise ConfigError(f"compile must be true or false, got {self.compile!r}; pass one of them")
+        _one_of("kernels", self.kernels, KERNELS)
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
         _share("label_smoothing", self.label_smoothing)

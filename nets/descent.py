@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from analysis.curvature import flat_hvp, flatten, top_eigenpair
 
 from .architectures import Task, build_model
+from .architectures.kernels import first_derivatives_only
 from .batches import batch_rows
 from .config import ConfigError, TrainConfig
 from .data import Dataset
@@ -168,7 +169,7 @@ class Problem:
             nn.utils.vector_to_parameters(state.parameters.clone(), params)
         every = self.config.eig_every
         due = every > 0 and state.step % every == 0
-        outputs, losses = (self._compiled if self.config.compile and not due else self._forward)()
+        outputs, losses = self._forward() if due else self._fast_forward()
         mean = losses.mean()
         grads = torch.autograd.grad(mean, params, create_graph=due)
         before, last = state.previous_gradient, state.gradient
@@ -220,9 +221,16 @@ class Problem:
         outputs = self.module(self.inputs)
         return outputs.detach(), self.loss(outputs, self.targets)
 
+    def _fast_forward(self) -> tuple[Tensor, Tensor]:
+        """The same, of which first derivatives alone will be asked."""
+        if self.config.kernels == "exact":
+            return self._forward()
+        with first_derivatives_only():
+            return self._compiled() if self.config.kernels == "compiled" else self._forward()
+
     @functools.cached_property
     def _compiled(self) -> Callable[[], tuple[Tensor, Tensor]]:
-        """The same, compiled by the first call."""
+        """`_forward`, compiled by the first call."""
         forward = torch.compile(self._forward)
 
         def checked() -> tuple[Tensor, Tensor]:
@@ -231,8 +239,8 @@ class Problem:
             except Exception as error:  # whatever dynamo, inductor and the C++ compiler raise
                 reason = (str(error).strip().splitlines() or [""])[0]
                 raise ConfigError(
-                    f"compile must be able to build the network, got {type(error).__name__}: {reason}; "
-                    "install a C++ compiler or train without compile"
+                    f"kernels compiled must be able to build the network, got {type(error).__name__}: {reason}; "
+                    "install a C++ compiler or train with kernels fused"
                 ) from error
 
         return checked
