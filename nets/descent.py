@@ -164,9 +164,7 @@ class Problem:
         Returns:
             The logged values and the example losses, shape (n,).
         """
-        params = list(self.module.parameters())
-        with torch.no_grad():
-            nn.utils.vector_to_parameters(state.parameters.clone(), params)
+        params = self._place(state.parameters)
         every = self.config.eig_every
         due = every > 0 and state.step % every == 0
         outputs, losses = self._forward() if due else self._fast_forward()
@@ -176,7 +174,7 @@ class Problem:
         gradient = flatten([g.detach() for g in grads])
         loss = float(mean.detach())
         share = accuracy(outputs, self.targets)
-        grad_norm = float(gradient.double().norm())
+        grad_norm = float(self._wide.copy_(gradient).norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
         vector, generator = state.eigenvector, torch.Generator()
@@ -216,6 +214,23 @@ class Problem:
         state.diverged = not logged.finite
         return logged, losses.detach().numpy()
 
+    @functools.cached_property
+    def _placed(self) -> Tensor:
+        """Where the module's parameters lie, flat; kept, since fresh memory costs as much as a copy."""
+        return flatten([p.detach() for p in self.module.parameters()])
+
+    @functools.cached_property
+    def _wide(self) -> Tensor:
+        """Room for a vector (P,) in float64."""
+        return torch.empty_like(self._placed, dtype=torch.float64)
+
+    def _place(self, parameters: Tensor) -> list[nn.Parameter]:
+        """Set the module's parameters to flat ones, shape (P,), and list them."""
+        params = list(self.module.parameters())
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(self._placed.copy_(parameters), params)
+        return params
+
     def _forward(self) -> tuple[Tensor, Tensor]:
         """Outputs, without their graph, and losses of all examples at the module's parameters."""
         outputs = self.module(self.inputs)
@@ -251,7 +266,8 @@ class Problem:
         With batches the gradient is that of the step's rows, else the logged one of all rows.
         """
         if self.config.plain_descent:
-            state.parameters = state.parameters - self.config.lr * state.gradient
+            step = self.config.lr * state.gradient
+            state.parameters = torch.sub(state.parameters, step, out=step)  # one new vector, not two
         else:
             self._optimizer_step(state)
         state.step += 1
@@ -280,9 +296,7 @@ class Problem:
 
     def _gradient(self, parameters: Tensor, rows: Tensor | None) -> Tensor:
         """Gradient of the mean loss of some rows, flat, shape (P,)."""
-        params = list(self.module.parameters())
-        with torch.no_grad():
-            nn.utils.vector_to_parameters(parameters.clone(), params)
+        params = self._place(parameters)
         inputs, targets = (self.inputs, self.targets) if rows is None else (self.inputs[rows], self.targets[rows])
         return flatten(torch.autograd.grad(self.loss(self.module(inputs), targets).mean(), params))
 

@@ -18,7 +18,7 @@ UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, BaseZarrError)  # wha
 
 
 @contextlib.contextmanager
-def whole_record(path: Path, config: TrainConfig, rows: int) -> Iterator[None]:
+def whole_record(path: Path, config: TrainConfig, rows: int, first: int = 0) -> Iterator[None]:
     """Refuse a record of which a file is missing, before the body reads it, or cannot be read, after it failed.
 
     zarr takes a missing chunk for one of fill values. Those of the losses never are: a run ends at the first loss that
@@ -28,6 +28,7 @@ def whole_record(path: Path, config: TrainConfig, rows: int) -> Iterator[None]:
         path: The zarr group.
         config: Configuration of the run.
         rows: Rows that must be there, all with finite losses.
+        first: Row that the run began at.
     Raises:
         RunError: Naming the file.
     """
@@ -36,7 +37,7 @@ def whole_record(path: Path, config: TrainConfig, rows: int) -> Iterator[None]:
     for name in ("loss", *(n for n in loss_arrays(config) if n in ("example_loss", "top_loss"))):
         inner = "/0" if name != "loss" else ""
         needed.append(path / name / "zarr.json")
-        needed += [path / name / "c" / f"{i}{inner}" for i in range(-(-rows // chunk))]
+        needed += [path / name / "c" / f"{i}{inner}" for i in range(first // chunk, -(-rows // chunk))]
     for file in needed:
         if not file.exists():
             raise _damaged(file, "is missing")
