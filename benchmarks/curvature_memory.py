@@ -81,9 +81,7 @@ def main() -> None:
         for way, numbers in found.items():
             case = f"{name}, {n} examples in chunks of {chunk}; {way}"
             whole = (numbers["before"] + numbers["rise"]) / (plain["before"] + plain["rise"])
-            print(
-                f"{case:<72}{numbers['rise']:>9.0f} MB, {whole:.2f} of the plain process"
-            )
+            print(f"{case:<72}{numbers['rise']:>9.0f} MB, {whole:.2f} of the plain process")
             about: dict = {"packages": ("torch",), "baseline": "plain step"}
             rows.append(
                 row(
