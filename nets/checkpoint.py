@@ -12,7 +12,7 @@ from torch import Tensor
 from .descent import State
 from .files import RunError, write_atomic
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights", "state_hash"]
+__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "state_hash"]
 
 TENSORS = ("parameters", "gradient", "previous_gradient", "eigenvector", "rng_state")
 OPTIONAL = ("batch_rng", "losses")  # left out where they are empty
@@ -52,26 +52,21 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
         raise RunError(f"{path} must be a checkpoint of a run, lacks {error}; restore it") from error
 
 
-def save_weights(path: Path, parameters: Tensor, about: dict) -> None:
-    """Write flat parameters (P,) with their metadata."""
-    write_atomic(path, save({"parameters": parameters.contiguous()}, {"run": json.dumps(about, sort_keys=True)}))
-
-
-def load_weights(path: Path) -> tuple[Tensor, dict]:
-    """Flat parameters (P,) and metadata.
+def load_weights(path: Path) -> Tensor:
+    """Flat parameters (P,) of a checkpoint or a snapshot.
 
     Raises:
         RunError: If the file is missing or broken.
     """
-    tensors, about = _read(path)
+    tensors, _ = _read(path)
     if "parameters" not in tensors:
         raise RunError(f"{path} must hold the tensor `parameters`; pass a snapshot of a run")
-    return tensors["parameters"], about
+    return tensors["parameters"]
 
 
 def state_hash(state: State, config_hash: str) -> str:
     """SHA-256 of parameters, step and configuration: names the point a forecast was made at."""
-    digest = hashlib.sha256(state.parameters.contiguous().numpy().tobytes())
+    digest = hashlib.sha256(state.parameters.contiguous().cpu().numpy().tobytes())
     digest.update(f"step {state.step} config {config_hash}".encode())
     return digest.hexdigest()
 

@@ -3,21 +3,34 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from toymodels.thresholds import critical_sharpness
 
 from .importing import is_import_path
-from .options import DATA, MODELS, OPTIMIZERS, Option, OptionError, canonical, parse_options
+from .options import (
+    DATA,
+    MODELS,
+    OBSERVERS,
+    OPTIMIZERS,
+    Option,
+    OptionError,
+    canonical,
+    parse_observer,
+    parse_options,
+    show_observer,
+)
 
-__all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "ConfigError", "TrainConfig"]
+__all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "PRECISIONS", "ConfigError", "TrainConfig"]
 
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
 KERNELS = ("exact", "fused", "compiled")
 RECORDED = ("full", "float16", "top_k", "none")
+PRECISIONS = ("full", "tf32", "bf16")
 NOT_HASHED = ("data_path",)  # where the data lie; what they hold is fingerprinted in the run instead
 # hashed only where they differ from their default, so that runs made before they existed keep their hash
 ADDED = (
@@ -30,8 +43,13 @@ ADDED = (
     "batch_size",
     "record_losses",
     "record_k",
-    "eig_every",
     "kernels",
+    "device",
+    "precision",
+    "deterministic",
+    "eig_every",
+    "observers",
+    "snapshot_every",
 )
 
 
@@ -73,6 +91,12 @@ class TrainConfig:
             relative 2⁻¹¹ (beyond 65,504: inf). "top_k": of each step the ``record_k`` examples whose loss moved most
             since the step before, with both losses, and quantiles over all examples. "none": only their mean.
         record_k: Examples per step of "top_k"; the size per step is that of 3 k numbers whatever the data.
+        device: Where the run computes: "cpu", "cuda" or "cuda:1". The initial weights are the same everywhere.
+        precision: How products are rounded: "full" (as dtype says), "tf32" (matrix products and convolutions on
+            CUDA with 10 bits of mantissa), "bf16" (the forward pass and what is differentiated from it with 7 bits,
+            weights and losses in float32). Sharpness and oscillation are then those of the rounded network.
+        deterministic: Ask torch for deterministic algorithms while the run computes; needed on CUDA for the same bits
+            again. An operation that has none ends the run with torch's message.
         checkpoint_every: Steps between checkpoints, which is also the chunk length of the record.
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
@@ -80,6 +104,9 @@ class TrainConfig:
         kernels: For the steps without sharpness. "exact": as with it. "fused": PyTorch's own normalisations and
             attention, which lack higher derivatives. "compiled": the same through ``torch.compile`` (needs a C++
             compiler). The results of the last two differ from "exact" by rounding.
+        observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
+            "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
+        snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.
         threads: CPU threads; 0 means all cores. The number used is fixed when the run is created, since
             the bits of the result depend on it.
     Raises:
@@ -109,8 +136,13 @@ class TrainConfig:
     eig_tol: float = 1e-2
     max_products: int = 60
     threads: int = 0
-    eig_every: int = 1
     kernels: str = "exact"
+    device: str = "cpu"
+    precision: str = "full"
+    deterministic: bool = False
+    eig_every: int = 1
+    observers: tuple[str, ...] = ()
+    snapshot_every: int = 0
 
     def __post_init__(self) -> None:
         for name, tables in (("data", DATA), ("model", MODELS), ("optimizer", OPTIMIZERS)):
@@ -134,8 +166,11 @@ class TrainConfig:
         _integer("threads", self.threads, 0)
         _integer("batch_size", self.batch_size, 0)
         _integer("record_k", self.record_k, 1)
-        _integer("eig_every", self.eig_every, 0)
         _one_of("kernels", self.kernels, KERNELS)
+        _integer("eig_every", self.eig_every, 0)
+        _integer("snapshot_every", self.snapshot_every, 0)
+        self._check_numerics()
+        self._check_observers()
         _positive("lr", self.lr)
         _positive("eig_tol", self.eig_tol)
         _share("label_smoothing", self.label_smoothing)
@@ -171,6 +206,35 @@ class TrainConfig:
         except OptionError as error:
             raise ConfigError(str(error)) from None
         object.__setattr__(self, key, canonical(given, values, tables.get(owner)))
+
+    def _check_numerics(self) -> None:
+        if not (isinstance(self.device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", self.device)):
+            raise ConfigError(f"device must be cpu, cuda or cuda:N, got {self.device!r}; pass e.g. cuda:1")
+        _one_of("precision", self.precision, PRECISIONS)
+        if self.precision != "full" and self.dtype != "float32":
+            raise ConfigError(
+                f"precision must be full for dtype {self.dtype}, got {self.precision}; choose dtype float32"
+            )
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ConfigError("precision must be full or bf16 on the cpu, got tf32; choose device cuda")
+        if not isinstance(self.deterministic, bool):
+            raise ConfigError(f"deterministic must be true or false, got {self.deterministic!r}; pass one of them")
+
+    def _check_observers(self) -> None:
+        if isinstance(self.observers, str) or not hasattr(self.observers, "__iter__"):
+            raise ConfigError(f"observers must be a list, got {self.observers!r}; pass e.g. ['density every=200']")
+        try:
+            parsed = [parse_observer(text) for text in self.observers]
+        except OptionError as error:
+            raise ConfigError(str(error)) from None
+        names = [name for name, _ in parsed]
+        for name in names:
+            if name not in OBSERVERS and not is_import_path(name):
+                known = ", ".join((*OBSERVERS, "package.module:factory"))
+                raise ConfigError(f"observers must be among {known}, got {name!r}; choose one of them")
+            if names.count(name) > 1:
+                raise ConfigError(f"observers must be given once each, got {name} twice; leave one out")
+        object.__setattr__(self, "observers", tuple(show_observer(*pair) for pair in parsed))
 
     @property
     def data_settings(self) -> dict[str, Any]:

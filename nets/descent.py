@@ -20,6 +20,7 @@ from .architectures.kernels import first_derivatives_only
 from .batches import batch_rows
 from .config import ConfigError, TrainConfig
 from .data import Dataset
+from .device import Bfloat16, find_device
 from .losses import accuracy, per_example_loss
 from .optimizers import make_optimizer
 
@@ -58,7 +59,7 @@ class State:
         diverged: Whether row n holds the first non-finite value, which ends the run.
         parameters: θ_n, flat, shape (P,).
         gradient, previous_gradient: The two last gradients computed, shape (P,): $g_n, g_{n-1}$ if
-            ``logged``, else $g_{n-1}, g_{n-2}$; zero where there is none yet.
+            ``logged``, else $g_{n-1}, g_{n-2}$; zero where there is none yet, NaN where it is not known (forks).
         eigenvector: Top Hessian eigenvector last computed, shape (P,); zero before the first.
         rng_state: State of the eigen-solver's random generator, uint8.
         batch_rng: State of the generator that shuffles the rows, at the start of the current epoch, uint8; empty
@@ -84,6 +85,12 @@ class State:
         """Number of recorded rows."""
         return self.step + int(self.logged)
 
+    def to(self, device: torch.device) -> None:
+        """Move everything of shape (P,) to a device, in place; generators and counters stay where they are."""
+        for name in ("parameters", "gradient", "previous_gradient", "eigenvector"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.optimizer = {name: value.to(device) if value.ndim else value for name, value in self.optimizer.items()}
+
 
 class Problem:
     """The data, the network and the loss of a configuration; computes, but holds no state of the run.
@@ -94,9 +101,10 @@ class Problem:
     """
 
     def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
-        self.config = config
+        self.config, self.dataset = config, dataset
+        self.device = find_device(config.device)
         self.dtype = getattr(torch, config.dtype)
-        self.inputs, self.targets = dataset.tensors(self.dtype)
+        self.inputs, self.targets = dataset.tensors(self.dtype, self.device)
         self.task = Task(
             dataset.inputs.shape[1:],
             dataset.n_classes,
@@ -107,6 +115,11 @@ class Problem:
         self.module = self.new_module()
         self.loss = per_example_loss(config.loss, config.label_smoothing)
         self._check()
+
+    @property
+    def n_parameters(self) -> int:
+        """P."""
+        return sum(p.numel() for p in self.module.parameters())
 
     def new_module(self) -> nn.Module:
         """The network with its initial weights.
@@ -119,9 +132,10 @@ class Problem:
         if c.model == "mlp":
             options = {"widths": c.widths, "activation": c.activation, **options}
         try:
-            return build_model(c.model, self.task, seed=c.seed, dtype=self.dtype, **options)
+            network = build_model(c.model, self.task, seed=c.seed, dtype=self.dtype, **options).to(self.device)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        return Bfloat16(network) if c.precision == "bf16" else network
 
     def _check(self) -> None:
         """Try the network and the loss on two rows, before anything is written."""
@@ -145,7 +159,7 @@ class Problem:
     def initial_state(self) -> State:
         """The state before step 0."""
         theta = flatten([p.detach() for p in self.new_module().parameters()])
-        generator = torch.Generator().manual_seed(self.config.seed)
+        generator = torch.Generator(self.device).manual_seed(self.config.seed)
         a, b, c = (torch.zeros_like(theta) for _ in range(3))
         state = State(0, False, False, theta, a, b, c, generator.get_state())
         if self.config.batch_size:
@@ -155,7 +169,7 @@ class Problem:
     def module_at(self, parameters: Tensor) -> nn.Module:
         """A new module that holds the given flat parameters, shape (P,)."""
         module = self.new_module()
-        nn.utils.vector_to_parameters(parameters.clone(), module.parameters())
+        nn.utils.vector_to_parameters(parameters.to(self.device, copy=True), module.parameters())
         return module
 
     def measure(self, state: State) -> tuple[StepState, np.ndarray]:
@@ -177,7 +191,7 @@ class Problem:
         grad_norm = float(self._wide.copy_(gradient).norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
-        vector, generator = state.eigenvector, torch.Generator()
+        vector, generator = state.eigenvector, torch.Generator(self.device)
         generator.set_state(state.rng_state)
         if due and np.isfinite([loss, grad_norm]).all():
             pair = top_eigenpair(
@@ -212,7 +226,7 @@ class Problem:
             share,
         )
         state.diverged = not logged.finite
-        return logged, losses.detach().numpy()
+        return logged, losses.detach().cpu().numpy()
 
     @functools.cached_property
     def _placed(self) -> Tensor:

@@ -39,6 +39,10 @@ def stop_at_sharpness(run: Run, fraction: float) -> Callable[[StepState], bool]:
             f"optimizer {run.config.optimizer} with these options has no constant critical sharpness to stop at; "
             "stop at a step instead"
         )
+    if not run.config.eig_every:
+        raise RunError(
+            f"{run.directory} must measure the sharpness to stop at it, eig_every is 0; stop at a step instead"
+        )
     lr = run.config.lr if run.config.plain_descent else 2.0 / critical
     seen = [float(s) for s in run.history()["sharpness"].values] if run.rows else []
     already = onset_step(seen, lr, fraction) is not None if seen else False
@@ -83,6 +87,11 @@ def run_point(run: Run) -> RunPoint:
         raise RunError(
             f"{run.directory} must be a run of full-batch gradient descent to be forecast, it uses "
             f"{run.config.optimizer}; train with optimizer gd"
+        )
+    if run.config.eig_every != 1:
+        raise RunError(
+            f"{run.directory} must have the sharpness of every step to be forecast, eig_every is "
+            f"{run.config.eig_every}; train with --eig-every 1"
         )
     if run.rows != run.step + 1:
         raise RunError(

@@ -9,7 +9,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DATA", "MODELS", "OPTIMIZERS", "Option", "OptionError", "canonical", "parse_options"]
+__all__ = [
+    "DATA",
+    "MODELS",
+    "OBSERVERS",
+    "OPTIMIZERS",
+    "Option",
+    "OptionError",
+    "canonical",
+    "parse_observer",
+    "parse_options",
+    "show_observer",
+]
 
 
 class OptionError(ValueError):
@@ -26,7 +37,7 @@ class Option:
         above: Value that must be exceeded.
         most: Largest value allowed.
         below: Value that must not be reached.
-        choices: The values allowed, for strings.
+        choices: The values allowed, for strings; empty: any string.
     """
 
     default: Any
@@ -43,7 +54,8 @@ class Option:
             return f"one of {', '.join(self.choices)}"
         if isinstance(self.default, bool):
             return "true or false"
-        kind = {int: "an integer", float: "a number", tuple: "integers with commas between"}[type(self.default)]
+        kinds = {int: "an integer", float: "a number", tuple: "integers with commas between", str: "text"}
+        kind = kinds[type(self.default)]
         signs = ((">=", self.least), (">", self.above), ("<=", self.most), ("<", self.below))
         bounds = [f"{sign} {value:g}" for sign, value in signs if value is not None]
         return " ".join([kind, " and ".join(bounds)]) if bounds else kind
@@ -57,8 +69,8 @@ class Option:
         wrong = OptionError(
             f"{argument}: {name} must be {self.requirement}, got {text!r}; pass e.g. {name}={self.example()}"
         )
-        if self.choices:
-            if text not in self.choices:
+        if isinstance(self.default, str):
+            if self.choices and text not in self.choices:
                 raise wrong
             return text
         if isinstance(self.default, bool):
@@ -83,7 +95,7 @@ class Option:
             OptionError: If it is.
         """
         good = value in self.choices if self.choices else isinstance(value, bool) == isinstance(self.default, bool)
-        if good and not self.choices and not isinstance(self.default, bool):
+        if good and not self.choices and not isinstance(self.default, bool | str):
             good = all(self._allows(v) for v in (value if isinstance(value, tuple) else (value,)))
         if not good:
             raise OptionError(
@@ -211,6 +223,14 @@ OPTIMIZERS: dict[str, dict[str, Option]] = {
     "sam": {"rho": Option(0.05, least=0), "normalised": Option(False), "momentum": _share(0.0), **DECAY},
 }
 
+#: observer -> option -> what it is; keyword arguments of nets.observers
+OBSERVERS: dict[str, dict[str, Option]] = {
+    "eigenvalues": {"every": _count(200), "k": _count(10), "tol": Option(1e-2, above=0.0, below=1.0)},
+    "density": {"every": _count(200), "steps": _count(60), "probes": _count(4)},
+    "groups": {"every": _count(1), "by": Option("target")},
+    "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option("")},
+}
+
 
 def show(value: Any) -> str:
     """A value as it is written after ``name=``."""
@@ -259,6 +279,30 @@ def canonical(given: Iterable[str], values: Mapping[str, Any], table: Mapping[st
     names = sorted(item.partition("=")[0] for item in given)
     kept = [n for n in names if table is None or values[n] != table[n].default]
     return tuple(f"{name}={show(values[name])}" for name in kept)
+
+
+def parse_observer(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of ``"NAME option=value ..."``; a user's function has the option ``every`` (1) and its own.
+
+    Raises:
+        OptionError: If it has another form, or an option is unknown or out of range.
+    """
+    parts = text.split() if isinstance(text, str) else []
+    if not parts:
+        raise OptionError(f'observers must be of the form "NAME option=value ...", got {text!r}; pass e.g. density')
+    name, table = parts[0], OBSERVERS.get(parts[0])
+    values = parse_options("observers", parts[1:], table, name)
+    if table is None:
+        every = values.setdefault("every", 1)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise OptionError(f"observers: every must be an integer >= 1, got {every!r}; pass e.g. every=10")
+    return name, values
+
+
+def show_observer(name: str, values: Mapping[str, Any]) -> str:
+    """The text that `parse_observer` reads, in one spelling: defaults left out, options sorted."""
+    given = [f"{key}={show(value)}" for key, value in values.items()]
+    return " ".join([name, *canonical(given, values, OBSERVERS.get(name))])
 
 
 def _literal(text: str) -> Any:

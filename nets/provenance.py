@@ -26,7 +26,7 @@ PACKAGES = (
 )
 
 
-def provenance(threads: int) -> dict[str, Any]:
+def provenance(threads: int, device: torch.device) -> dict[str, Any]:
     """Facts about this process and machine that the bits of a run may depend on."""
     return {
         "command": sys.argv,
@@ -34,7 +34,8 @@ def provenance(threads: int) -> dict[str, Any]:
         "git": git_revision(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "device": "cpu",
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "machine": platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),

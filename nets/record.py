@@ -7,17 +7,30 @@ NaN where nothing has been computed yet. One chunk along ``step`` is one checkpo
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 
 from .config import ConfigError, TrainConfig
 from .data.dataset import Dataset
-from .files import fsync_path
-from .record_check import whole_record
+from .files import RunError, fsync_path
+from .observers.base import Column
+from .record_check import first_row, whole_record
 from .recorded_losses import QUANTILES, ArraySpec, loss_arrays
 
-__all__ = ["ARRAYS", "Block", "create_record", "load_block", "recorded_rows", "write_block"]
+__all__ = [
+    "ARRAYS",
+    "Block",
+    "check_fixed",
+    "copy_rows",
+    "create_record",
+    "equal_rows",
+    "first_row",
+    "load_block",
+    "recorded_rows",
+    "write_block",
+]
 
 # what is recorded whatever the options; the examples' losses are added by `loss_arrays`
 ARRAYS: dict[str, ArraySpec] = {
@@ -51,13 +64,16 @@ class Block:
     values: dict[str, np.ndarray]
 
     @classmethod
-    def empty(cls, config: TrainConfig, step: int, examples: int | None = None) -> "Block":
+    def empty(
+        cls, config: TrainConfig, step: int, examples: int | None = None, columns: Mapping[str, Column] | None = None
+    ) -> "Block":
         """The block that holds row ``step``, filled with the fill values.
 
         Args:
             config: Configuration of the run.
             step: Row.
             examples: Number of per-example losses; None: ``config.n_examples``.
+            columns: What observers add.
         """
         start = step - step % config.checkpoint_every
         stop = min(start + config.checkpoint_every, config.steps)
@@ -67,6 +83,9 @@ class Block:
             shape = tuple(sizes[d] for d in dims)
             kind = np.dtype(dtype or config.dtype)
             values[name] = np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
+        for name, column in (columns or {}).items():
+            if column.fixed is None:
+                values[name] = np.full((stop - start, *column.shape), np.nan, dtype=config.dtype)
         return cls(start, stop, values)
 
     def put(self, step: int, row: Mapping[str, np.ndarray | float | int]) -> None:
@@ -80,7 +99,9 @@ def _sizes(config: TrainConfig, steps: int, examples: int) -> dict[str, int]:
     return {"step": steps, "example": examples, "rank": config.record_k, "quantile": len(QUANTILES)}
 
 
-def create_record(path: Path, config: TrainConfig, dataset: Dataset) -> None:
+def create_record(
+    path: Path, config: TrainConfig, dataset: Dataset, columns: Mapping[str, Column] | None = None
+) -> None:
     """Lay out the empty record; targets are stored as the variable ``target``, a generator's truth as ``truth_*``.
 
     Raises:
@@ -127,14 +148,61 @@ def create_record(path: Path, config: TrainConfig, dataset: Dataset) -> None:
                 dimension_names=("example",),
                 attributes={"units": "1", "description": f"{name}, known to the generator of the data"},
             )
+    for name, column in (columns or {}).items():
+        about: Any = {"units": column.units, "description": column.description}
+        if column.fixed is not None:
+            group.create_array(name, data=column.fixed, dimension_names=column.dims, attributes=about)
+            continue
+        group.create_array(
+            name,
+            shape=(config.steps, *column.shape),
+            chunks=(min(config.checkpoint_every, config.steps), *column.shape),
+            dtype=config.dtype,
+            fill_value=np.nan,
+            dimension_names=("step", *column.dims),
+            attributes=about,
+        )
+
+
+def check_fixed(path: Path, columns: Mapping[str, Column]) -> None:
+    """Refuse observers whose fixed values (probe inputs, groups) are not those in the record.
+
+    Raises:
+        RunError: If they differ.
+    """
+    for name, column in columns.items():
+        if column.fixed is not None and not np.array_equal(_array(path, name)[:], column.fixed):
+            raise RunError(f"{name} must be what the run was created with, it has changed; restore it")
+
+
+def copy_rows(source: Path, target: Path, start: int, stop: int) -> None:
+    """Copy the rows [start, stop) of every array that both records have, and note the first row that there is."""
+    inside, outside = zarr.open_group(target, mode="r+"), zarr.open_group(source, mode="r")
+    for name in sorted(set(inside.array_keys()) & set(outside.array_keys())):
+        new, old = _array(target, name, "r+"), _array(source, name)
+        dims: Any = new.metadata.to_dict().get("dimension_names")
+        if dims[0] != "step" or new.shape[1:] != old.shape[1:]:
+            continue
+        for begin in range(start - start % new.chunks[0], stop, new.chunks[0]):
+            rows = slice(max(begin, start), min(begin + new.chunks[0], stop))
+            new[rows] = np.asarray(old[rows])
+    inside.attrs["first_step"] = start
+
+
+def equal_rows(first: Path, second: Path, start: int, stop: int) -> bool:
+    """Whether two records have the same losses in the rows [start, stop), to the bit."""
+    losses = (np.asarray(_array(path, "loss")[start:stop]) for path in (first, second))
+    return np.array_equal(*losses, equal_nan=True)
+
+
+def _array(path: Path, name: str, mode: Literal["r", "r+"] = "r") -> zarr.Array:
+    return zarr.open_array(path / name, mode=mode)
 
 
 def write_block(path: Path, block: Block) -> None:
     """Write a block, one whole chunk per array, and force it to the disk."""
-    group = zarr.open_group(path, mode="r+")
     for name, values in block.values.items():
-        array = group[name]
-        assert isinstance(array, zarr.Array)
+        array = _array(path, name, "r+")
         array[block.start : block.stop] = values
         index = block.start // array.chunks[0]
         chunk = path / name / "c" / "/".join([str(index), *["0"] * (values.ndim - 1)])
@@ -143,7 +211,7 @@ def write_block(path: Path, block: Block) -> None:
             fsync_path(chunk.parent)
 
 
-def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
+def load_block(path: Path, config: TrainConfig, rows: int, columns: Mapping[str, Column] | None = None) -> Block:
     """The block that row ``rows`` belongs to, with the rows before it as written and the rest empty.
 
     Leftovers of a killed writer (``*.partial``) are removed; rows at and after ``rows`` are not trusted.
@@ -152,27 +220,22 @@ def load_block(path: Path, config: TrainConfig, rows: int) -> Block:
         RunError: If the record is damaged.
     """
     with whole_record(path, config, rows):
-        return _load_block(path, config, rows)
+        return _load_block(path, config, rows, columns)
 
 
-def _load_block(path: Path, config: TrainConfig, rows: int) -> Block:
+def _load_block(path: Path, config: TrainConfig, rows: int, columns: Mapping[str, Column] | None) -> Block:
     for leftover in path.rglob("*.partial"):
         leftover.unlink()
     examples = zarr.open_array(path / "target", mode="r").shape[0]
-    block = Block.empty(config, min(rows, config.steps - 1), examples)
+    block = Block.empty(config, min(rows, config.steps - 1), examples, columns)
     have = rows - block.start
     if have > 0:
-        group = zarr.open_group(path, mode="r")
         for name, values in block.values.items():
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            values[:have] = np.asarray(array[block.start : rows])
+            values[:have] = np.asarray(_array(path, name)[block.start : rows])
     return block
 
 
 def recorded_rows(path: Path) -> int:
     """Rows on disk with a loss; after a kill they may exceed the rows that the checkpoint vouches for."""
-    array = zarr.open_group(path, mode="r")["loss"]
-    assert isinstance(array, zarr.Array)
-    seen = np.flatnonzero(~np.isnan(np.asarray(array[:])))
+    seen = np.flatnonzero(~np.isnan(np.asarray(_array(path, "loss")[:])))
     return int(seen[-1]) + 1 if seen.size else 0

@@ -12,13 +12,19 @@ from .config import TrainConfig
 from .files import RunError
 from .recorded_losses import loss_arrays
 
-__all__ = ["whole_record"]
+__all__ = ["first_row", "whole_record"]
 
 UNREADABLE = (RuntimeError, ValueError, KeyError, OSError, BaseZarrError)  # what zarr and its codecs raise
 
 
+def first_row(path: Path) -> int:
+    """First row that the run records, 0 but for forks with other options."""
+    first = zarr.open_group(path, mode="r").attrs.get("first_step", 0)
+    return int(first) if isinstance(first, int) else 0
+
+
 @contextlib.contextmanager
-def whole_record(path: Path, config: TrainConfig, rows: int, first: int = 0) -> Iterator[None]:
+def whole_record(path: Path, config: TrainConfig, rows: int) -> Iterator[None]:
     """Refuse a record of which a file is missing, before the body reads it, or cannot be read, after it failed.
 
     zarr takes a missing chunk for one of fill values. Those of the losses never are: a run ends at the first loss that
@@ -28,16 +34,21 @@ def whole_record(path: Path, config: TrainConfig, rows: int, first: int = 0) -> 
         path: The zarr group.
         config: Configuration of the run.
         rows: Rows that must be there, all with finite losses.
-        first: Row that the run began at.
     Raises:
         RunError: Naming the file.
     """
     chunk = min(config.checkpoint_every, config.steps)
-    needed = [path / "zarr.json"]
+    try:
+        first = first_row(path)
+    except UNREADABLE as error:
+        meta = path / "zarr.json"
+        raise _damaged(meta, "cannot be read" if meta.exists() else "is missing") from error
+    chunks = range(first // chunk, -(-rows // chunk)) if rows > first else range(0)
+    needed = []
     for name in ("loss", *(n for n in loss_arrays(config) if n in ("example_loss", "top_loss"))):
         inner = "/0" if name != "loss" else ""
         needed.append(path / name / "zarr.json")
-        needed += [path / name / "c" / f"{i}{inner}" for i in range(first // chunk, -(-rows // chunk))]
+        needed += [path / name / "c" / f"{i}{inner}" for i in chunks]
     for file in needed:
         if not file.exists():
             raise _damaged(file, "is missing")

@@ -89,18 +89,20 @@ def all_losses(config: TrainConfig, history: xr.Dataset, purpose: str) -> np.nda
     return history["example_loss"].values
 
 
-def known_losses(config: TrainConfig, history: xr.Dataset) -> np.ndarray | Moves:
-    """The losses as `analysis.timeline.find_signals` takes them: all, or the largest moves.
+def known_losses(config: TrainConfig, history: xr.Dataset, first: int = 0) -> np.ndarray | Moves:
+    """The losses as `analysis.timeline.find_signals` takes them, from step ``first`` on: all, or the largest moves.
 
     Raises:
         RunError: If the record holds none.
     """
     if config.record_losses != "top_k":
-        return all_losses(config, history, "find signals")
+        return all_losses(config, history, "find signals")[first:]
+    history = history.isel(step=slice(first, None))
     return Moves(
         examples=history["top_example"].values,
         losses=history["top_loss"].values,
         before=history["top_loss_before"].values,
         median_move=history["move_quantile"].values[:, QUANTILES.index(0.5)],
         n=history["target"].shape[0],
+        first_step=first,
     )

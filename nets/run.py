@@ -1,7 +1,7 @@
 """A training run on disk: created once, advanced in pieces, equal to the bit to an uninterrupted run.
 
 Directory: config.json, provenance.json, record.zarr, checkpoint.safetensors (the commit point),
-status.json (for display), snapshots/, forecasts/registry.json, lock.
+status.json (for display), snapshots/ (states in the checkpoint's format), forecasts/registry.json, lock.
 
 A block of the record is written first and the checkpoint after it; whatever a killed process wrote
 beyond its last checkpoint is computed again. The bits also depend on the machine and on the versions of
@@ -9,13 +9,15 @@ the libraries, which provenance.json notes; they are promised on one machine wit
 """
 
 import contextlib
+import copy
+import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 import xarray as xr
 from torch import Tensor, nn
 
@@ -24,14 +26,16 @@ import nets.checkpoint as ckpt
 from .config import ConfigError, TrainConfig
 from .data import DataError, Dataset, load_data
 from .descent import Problem, State, StepState, row_of
+from .device import find_device, numerics
 from .files import RunError, exclusive_lock, read_json, write_json, written_to
 from .forecasts import add_forecast
+from .observers import Watch
 from .provenance import provenance
-from .record import Block, create_record, load_block, recorded_rows, write_block
+from .record import Block, check_fixed, create_record, first_row, load_block, recorded_rows, write_block
 from .record_check import whole_record
 from .recorded_losses import loss_row, losses_kept
 
-__all__ = ["Run", "RunError", "RunStatus", "StepState", "create_run"]
+__all__ = ["Run", "RunError", "RunStatus", "StepState", "build_run", "create_run", "require_new"]
 
 Until = int | Callable[[StepState], bool] | None
 
@@ -57,13 +61,45 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
     Raises:
         RunError: If the directory exists and is not empty.
         DataError: If the data cannot be read.
+        ConfigError: If the network does not fit the data, or this machine lacks the device.
+    """
+    require_new(directory)
+    problem = Problem(config, load_data(config))
+    threads = config.threads or os.cpu_count() or 1
+    build_run(directory, problem, problem.initial_state(), threads)
+
+
+def require_new(directory: Path | str) -> None:
+    """Refuse a directory that holds something.
+
+    Raises:
+        RunError: If it exists and is not empty.
     """
     directory = Path(directory).absolute()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise RunError(f"{directory} must be new or empty, it is not; choose another directory or resume it")
-    dataset = load_data(config)
-    problem = Problem(config, dataset)
-    threads = config.threads or os.cpu_count() or 1
+
+
+def build_run(
+    directory: Path | str,
+    problem: Problem,
+    state: State,
+    threads: int,
+    about: dict[str, Any] | None = None,
+    fill: Callable[[Path], None] | None = None,
+) -> None:
+    """Make a run directory that stands at ``state``.
+
+    Args:
+        directory: A new or empty one.
+        problem: Configuration, data and network.
+        state: The first state.
+        threads: CPU threads of the run.
+        about: Entries added to provenance.json.
+        fill: Called with the half-built directory, to write rows that the state vouches for.
+    """
+    directory, config, dataset = Path(directory).absolute(), problem.config, problem.dataset
+    watch = Watch(problem)
     with contextlib.ExitStack() as stack:
         stack.enter_context(written_to(directory))
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -72,17 +108,13 @@ def create_run(directory: Path | str, config: TrainConfig) -> None:
         build = Path(temporary) / "run"
         build.mkdir()
         write_json(build / "config.json", config.to_dict())
-        write_json(build / "provenance.json", provenance(threads))
-        create_record(build / "record.zarr", config, dataset)
-        ckpt.save_checkpoint(
-            build / "checkpoint.safetensors",
-            problem.initial_state(),
-            config.config_hash,
-            threads,
-            dataset.fingerprint,
-        )
-        write_json(build / "status.json", asdict(RunStatus("stopped", 0, "created")))
+        write_json(build / "provenance.json", {**provenance(threads, problem.device), **(about or {})})
+        create_record(build / "record.zarr", config, dataset, watch.columns)
         (build / "snapshots").mkdir()
+        if fill is not None:
+            fill(build)
+        ckpt.save_checkpoint(build / "checkpoint.safetensors", state, config.config_hash, threads, dataset.fingerprint)
+        write_json(build / "status.json", asdict(RunStatus("stopped", state.step, "created")))
         os.replace(build, directory)
 
 
@@ -92,8 +124,6 @@ class Run:
     def __init__(self, directory: Path, config: TrainConfig) -> None:
         self.directory = directory
         self.config = config
-        self._problem: Problem | None = None
-        self._dataset: Dataset | None = None
         self._refresh()
 
     @classmethod
@@ -139,29 +169,32 @@ class Run:
             return RunStatus("finished", n, f"all {self.config.steps} steps are recorded")
         return RunStatus("stopped", n, f"{self._state.rows} of {self.config.steps} steps are recorded")
 
-    @property
+    @functools.cached_property
     def dataset(self) -> Dataset:
         """The data of the run, checked to be those it was created with.
 
         Raises:
             DataError: If the data cannot be read or differ.
         """
-        if self._dataset is None:
-            dataset = load_data(self.config)
-            if dataset.fingerprint != self._data_hash:
-                raise DataError(
-                    f"data must be those the run was created with ({self._data_hash[:12]}), "
-                    f"got {dataset.fingerprint[:12]}; restore the data or correct data_path in config.json"
-                )
-            self._dataset = dataset
-        return self._dataset
+        dataset = load_data(self.config)
+        if dataset.fingerprint != self._data_hash:
+            raise DataError(
+                f"data must be those the run was created with ({self._data_hash[:12]}), "
+                f"got {dataset.fingerprint[:12]}; restore the data or correct data_path in config.json"
+            )
+        return dataset
 
-    @property
+    @functools.cached_property
     def problem(self) -> Problem:
         """The data, the network and the loss, as the run computes them."""
-        if self._problem is None:
-            self._problem = Problem(self.config, self.dataset)
-        return self._problem
+        return Problem(self.config, self.dataset)
+
+    @functools.cached_property
+    def _watch(self) -> Watch:
+        """The observers, whose fixed values are those that the record was made with."""
+        watch = Watch(self.problem)
+        check_fixed(self.directory / "record.zarr", watch.columns)
+        return watch
 
     def parameters(self) -> nn.Module:
         """A new module that holds the current parameters θ_n."""
@@ -170,9 +203,10 @@ class Run:
     def eigenvector(self) -> Tensor:
         """Top Hessian eigenvector last computed, unit norm, shape (P,), in the order of the parameters.
 
-        It belongs to step n where the run stopped by a predicate or diverged, else to step n − 1.
+        It belongs to step n where the run stopped by a predicate or diverged, else to step n − 1; with ``eig_every``,
+        to the last step up to there whose sharpness was measured.
         """
-        return self._state.eigenvector.clone()
+        return self._state.eigenvector.to(find_device(self.config.device), copy=True)
 
     def history(self) -> xr.Dataset:
         """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory.
@@ -191,19 +225,23 @@ class Run:
         """SHA-256 of current parameters, step and configuration."""
         return ckpt.state_hash(self._state, self.config.config_hash)
 
+    @property
+    def first_step(self) -> int:
+        """First recorded step: 0, or where a fork with other options began."""
+        return first_row(self.directory / "record.zarr")
+
     def snapshot(self) -> Path:
-        """Save the current parameters as snapshots/step_000123.safetensors; returns the path."""
-        path = self.directory / "snapshots" / f"step_{self.step:06d}.safetensors"
+        """Save the current state as snapshots/step_000123.safetensors; returns the path."""
+        path = self.snapshot_path(self.step)
         if not path.exists():
-            about = {
-                "step": self.step,
-                "config_hash": self.config.config_hash,
-                "state_hash": self.state_hash(),
-            }
             with written_to(self.directory):
                 path.parent.mkdir(exist_ok=True)
-                ckpt.save_weights(path, self._state.parameters, about)
+                self._save(path)
         return path
+
+    def snapshot_path(self, step: int) -> Path:
+        """Where the state of a step lies, if it was kept."""
+        return self.directory / "snapshots" / f"step_{step:06d}.safetensors"
 
     def snapshot_module(self, step: int) -> nn.Module:
         """A new module that holds the parameters of a snapshot.
@@ -211,8 +249,21 @@ class Run:
         Raises:
             RunError: If there is no snapshot of that step.
         """
-        parameters, _ = ckpt.load_weights(self.directory / "snapshots" / f"step_{step:06d}.safetensors")
-        return self.problem.module_at(parameters)
+        return self.problem.module_at(ckpt.load_weights(self.snapshot_path(step)))
+
+    def state(self, step: int | None = None) -> State:
+        """A copy of the current state, or that kept by a snapshot of ``step``.
+
+        Raises:
+            RunError: If there is none, it is of weights only, or of another configuration.
+        """
+        if step is None:
+            return copy.deepcopy(self._state)
+        path = self.snapshot_path(step)
+        state, about = ckpt.load_checkpoint(path)
+        if about["config_hash"] != self.config.config_hash:
+            raise RunError(f"{path} must be of this run, it is of another configuration; restore it")
+        return state
 
     def register_forecast(self, path: Path | str) -> dict:
         """Note a forecast file's hash while the run still stands at the step it was made at.
@@ -255,7 +306,7 @@ class Run:
             self._refresh()
             try:
                 if self.status.status == "stopped":
-                    with _threads(self._threads):
+                    with numerics(self.config, self._threads):
                         self._loop(until, on_step, max_steps)
             except BaseException:
                 self._refresh()  # back to the last checkpoint; the steps since are computed again
@@ -277,14 +328,20 @@ class Run:
         if last <= state.step:
             return
         self._show(RunStatus("running", state.step, "advancing"))
+        watch, every = self._watch, self.config.snapshot_every
         with written_to(self.directory):
-            block = load_block(self.directory / "record.zarr", self.config, state.rows)
+            block = load_block(self.directory / "record.zarr", self.config, state.rows, watch.columns)
+        state.to(problem.device)
         if state.logged:
             problem.update(state)
         while state.step < last:
+            if every and state.step % every == 0:
+                self.snapshot()
             logged, example_loss = problem.measure(state)
             block.put(state.step, row_of(logged) | loss_row(self.config, example_loss, state.losses))
             state.losses = losses_kept(self.config, example_loss)
+            if watch.due(state):
+                block.put(state.step, watch.observe(problem.module, state))
             if on_step is not None:
                 on_step(logged)
             if state.diverged or (callable(until) and until(logged)):
@@ -292,20 +349,17 @@ class Run:
             problem.update(state)
             if state.step == block.stop and state.step < last:
                 self._commit(block)
-                block = Block.empty(self.config, state.step, self.dataset.n_losses)
+                block = Block.empty(self.config, state.step, self.dataset.n_losses, watch.columns)
         self._commit(block)
 
     def _commit(self, block: Block) -> None:
         with written_to(self.directory):
             if block.start < self._state.rows:
                 write_block(self.directory / "record.zarr", block)
-            ckpt.save_checkpoint(
-                self.directory / "checkpoint.safetensors",
-                self._state,
-                self.config.config_hash,
-                self._threads,
-                self._data_hash,
-            )
+            self._save(self.directory / "checkpoint.safetensors")
+
+    def _save(self, path: Path) -> None:
+        ckpt.save_checkpoint(path, self._state, self.config.config_hash, self._threads, self._data_hash)
 
     def _refresh(self) -> None:
         self._state: State
@@ -318,13 +372,3 @@ class Run:
                 f"config.json must be the one the run was created with ({kept[:12]}), got {given[:12]}; "
                 "restore it or create a new run"
             )
-
-
-@contextlib.contextmanager
-def _threads(n: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": "simulate the two-layer model beyond underflow, and compare with the closed form",
     "phase": "map out where the two-layer model settles, crosses the edge, spikes or diverges",
     "train": "train a network by full-batch gradient descent, recording sharpness and every example's loss",
+    "fork": "branch a run off a step of another one, with another step size, optimizer or data subset",
     "forecast": "forecast the oscillation of a stopped run, before it goes on",
     "verify": "score a run's forecasts against what came after them",
     "signals": "list a run's opposing signals: when each appears, its pair of groups, when it ends",

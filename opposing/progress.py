@@ -27,9 +27,13 @@ def advance_with_progress(run: "Run", until: Any = None, label: str = "train") -
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=run.config.steps, completed=run.rows, state="")
+        sharpness = ""
 
         def show(state: Any) -> None:
-            text = f"loss {state.loss:.4g}  sharpness {state.sharpness:.3g}{of}"
+            nonlocal sharpness
+            if state.products:  # else it was not measured at this step: keep showing the last one
+                sharpness = f"  sharpness {state.sharpness:.3g}{of}"
+            text = f"loss {state.loss:.4g}{sharpness}"
             bar.update(task, completed=state.step + 1, state=text)
 
         return run.advance(until, on_step=show)

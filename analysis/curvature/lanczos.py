@@ -96,7 +96,7 @@ def top_eigenpair(
             break
         offdiagonal.append(beta)
         v = w / beta
-    vector = basis[: len(diagonal)].T @ ritz.to(basis.dtype)
+    vector = basis[: len(diagonal)].T @ ritz.to(basis)
     vector = vector / vector.norm()
     image = matvec(vector)
     value = float(image @ vector)

@@ -55,8 +55,10 @@ def run(command: SignalsCommand) -> int:
         raise ValueError(f"out must be new, but {command.out} exists; choose another name")
     record = Run.open(command.run)
     history = record.history()
+    first = record.first_step
     timeline = find_signals(
-        known_losses(record.config, history),
+        known_losses(record.config, history, first),
+        first,
         window=command.window,
         hop=command.hop,
         level=command.level,
@@ -82,6 +84,8 @@ def run(command: SignalsCommand) -> int:
         print(text, end="")
     else:
         print_signals(content)
+        if record.config.eig_every != 1:
+            print(f"The sharpness is measured every {record.config.eig_every} steps (0: never): – where it was not.")
     return 0
 
 

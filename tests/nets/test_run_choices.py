@@ -6,13 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_runs import assert_same_run, small
+from small_runs import assert_same_run, plain_losses, small
 from torch import nn
 
 from nets.batches import batch_rows
 from nets.config import ConfigError, TrainConfig
 from nets.data import load_data, planted
-from nets.descent import Problem
 from nets.files import RunError
 from nets.forecasting import forecast_run, stop_at_sharpness
 from nets.optimizers import make_optimizer
@@ -88,32 +87,6 @@ def test_resume_equals_uninterrupted_to_the_byte(tmp_path, kind):
     assert float(history.loss[-1]) < float(history.loss[0])
 
 
-def reference(config, steps):
-    """Losses of every step by a plain PyTorch loop over the network's own tensors, batches by hand."""
-    problem = Problem(config, load_data(config))
-    net, (x, y) = problem.new_module(), load_data(config).tensors(problem.dtype)
-    optimizer = make_optimizer(config.optimizer, net.parameters(), config.lr, **config.optimizer_settings)
-    generator = torch.Generator().manual_seed(config.seed)
-    losses, order = [], torch.arange(len(x))
-    per_epoch = -(-len(x) // config.batch_size) if config.batch_size else 1
-    for n in range(steps):
-        with torch.no_grad():
-            losses.append(float(problem.loss(net(x), y).mean()))
-        if config.batch_size and n % per_epoch == 0:
-            order = torch.randperm(len(x), generator=generator)
-        start = n % per_epoch * config.batch_size
-        rows = order[start : start + config.batch_size] if config.batch_size else order
-
-        def closure(rows=rows):
-            optimizer.zero_grad()
-            loss = problem.loss(net(x[rows]), y[rows]).mean()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    return losses
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_run_is_the_plain_loop(tmp_path, name):
     """The run steps one flat vector, the loop the network's tensors: equal to rounding, with batches too."""
@@ -131,7 +104,7 @@ def test_a_run_is_the_plain_loop(tmp_path, name):
     create_run(tmp_path / "run", config)
     run = Run.open(tmp_path / "run")
     run.advance()
-    np.testing.assert_allclose(run.history().loss, reference(config, 9), rtol=1e-9)
+    np.testing.assert_allclose(run.history().loss, plain_losses(config, 9), rtol=1e-9)
 
 
 def test_an_epoch_takes_every_row_once():

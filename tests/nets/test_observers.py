@@ -1,0 +1,275 @@
+"""Curvature every n steps and observers: values against dense computations, bits with and without them."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from small_runs import assert_same_run, contents, small
+from test_run_values import dense, walk
+
+from nets.config import ConfigError, TrainConfig
+from nets.data import load_data
+from nets.files import RunError
+from nets.forecasting import run_point, stop_at_sharpness
+from nets.observers import Column
+from nets.run import Run, create_run
+
+TINY = {"widths": (3,), "n_examples": 25, "dtype": "float64", "lr": 0.3}
+
+
+def finished(directory, **changes):
+    create_run(directory, small(checkpoint_every=8, **changes))
+    run = Run.open(directory)
+    assert run.advance().status == "finished"
+    return run
+
+
+def chunks(run, names):
+    return {k: v for k, v in contents(run.directory).items() if k.split("/")[1:2] and k.split("/")[1] in names}
+
+
+@pytest.mark.parametrize("every", [0, 4])
+def test_sharpness_every_n_steps_and_the_same_trajectory(tmp_path, every):
+    run, always = finished(tmp_path / "run", eig_every=every), finished(tmp_path / "always")
+    history = run.history()
+    due = np.arange(23) % every == 0 if every else np.zeros(23, dtype=bool)
+    for name in ("sharpness", "sharpness_residual", "grad_v"):
+        np.testing.assert_array_equal(np.isfinite(history[name]), due, err_msg=name)
+    np.testing.assert_array_equal(history.products > 0, due)
+    np.testing.assert_array_equal(history.sharpness_converged == 1, due)
+    np.testing.assert_array_equal(np.isfinite(history.oscillation), due & (np.arange(23) >= 2))
+    names = ("loss", "example_loss", "grad_norm", "accuracy")
+    assert chunks(run, names) == chunks(always, names)
+    assert torch.equal(run.state().parameters, always.state().parameters)
+    np.testing.assert_allclose(history.sharpness[due], always.history().sharpness[due], rtol=0.02)
+
+
+def test_divergence_is_seen_without_curvature(tmp_path):
+    create_run(tmp_path / "run", small(lr=1e4, activation="relu", steps=60, eig_every=0))
+    status = Run.open(tmp_path / "run").advance()
+    assert status.status == "diverged"
+    history = Run.open(tmp_path / "run").history()
+    assert not np.isfinite([history.loss[-1], history.grad_norm[-1]]).all()
+
+
+def test_forecasts_and_stops_say_what_they_need(tmp_path):
+    create_run(tmp_path / "run", small(eig_every=3))
+    with pytest.raises(RunError, match="must have the sharpness of every step to be forecast, eig_every is 3"):
+        run_point(Run.open(tmp_path / "run"))
+    create_run(tmp_path / "never", small(eig_every=0))
+    with pytest.raises(RunError, match="must measure the sharpness to stop at it, eig_every is 0"):
+        stop_at_sharpness(Run.open(tmp_path / "never"), 1.0)
+
+
+def test_stopping_at_a_sharpness_measured_now_and_then(tmp_path):
+    create_run(tmp_path / "run", small(n_examples=200, widths=(16,), lr=0.5, steps=125, eig_every=7))
+    run = Run.open(tmp_path / "run")
+    assert run.advance(stop_at_sharpness(run, 1.0)).status == "stopped"
+    seen, level = run.history().sharpness.values[: run.step + 1 : 7], 2 / 0.5
+    assert run.step % 7 == 0
+    assert seen[-1] >= level > seen[-2]
+
+
+def test_spectra_against_the_dense_hessian(tmp_path):
+    config = small(**TINY, steps=7, observers=("eigenvalues every=3 k=4 tol=0.001", "density every=2 steps=6 probes=2"))
+    run, thetas = walk(tmp_path, config)
+    history, module = run.history(), run.parameters()
+    for n, theta in enumerate(thetas):
+        row = history.isel(step=n)
+        hessian = dense(config, theta, module)[2]
+        if n % 3 == 0:
+            exact = torch.linalg.eigvalsh(hessian).flip(0)[:4].numpy()
+            assert (row.eigenvalue_errors < 0.001).all()
+            np.testing.assert_allclose(row.eigenvalues, exact, rtol=0.001)
+        else:
+            assert np.isnan(row.eigenvalues).all()
+            assert np.isnan(row.eigenvalue_errors).all()
+        if n % 2:
+            assert np.isnan(row.density_nodes).all()
+            continue
+        generator = torch.Generator().manual_seed(config.seed)
+        for probe in range(2):  # Gauss quadrature of z'f(H)z: exact for polynomials up to degree 11
+            z = torch.randn(len(theta), generator=generator, dtype=torch.float64)
+            z, power = z / z.norm(), z / z.norm()
+            for degree in range(12):
+                moment = float((row.density_weights[probe] * row.density_nodes[probe] ** degree).sum())
+                assert moment == pytest.approx(float(z @ power), rel=1e-8, abs=1e-12)
+                power = hessian @ power
+
+
+@pytest.mark.parametrize(
+    ("by", "changes"),
+    [
+        ("target", {}),
+        ("sign", {"data": "planted", "data_options": ("size=4", "n_classes=3", "alpha=5")}),
+        (
+            "target",
+            {
+                "data": "text",
+                "data_options": ("context=6",),
+                "model": "gpt",
+                "model_options": ("width=8", "depth=1", "heads=2"),
+                "loss": "cross_entropy",
+                "widths": (64, 64),
+                "n_examples": 8,
+            },
+        ),
+    ],
+)
+def test_group_losses_are_means_of_example_losses(tmp_path, by, changes):
+    options = {"steps": 5, "dtype": "float64", "observers": (f"groups every=2 by={by}", "eigenvalues k=1"), **changes}
+    run = finished(tmp_path / "run", **options)
+    history = run.history()
+    labels = (history.target if by == "target" else history[f"truth_{by}"]).values
+    assert history.group_value.values.tolist() == sorted(set(labels.tolist()))
+    for n in range(5):
+        if n % 2:
+            assert np.isnan(history.group_loss[n]).all()
+            continue
+        means = [history.example_loss[n].values[labels == v].mean() for v in history.group_value.values]
+        np.testing.assert_allclose(history.group_loss[n], means, rtol=1e-12)
+    assert float(history.eigenvalues[0, 0]) == pytest.approx(float(history.sharpness[0]), rel=0.02)
+
+
+def test_probes_are_outputs_on_chosen_inputs(tmp_path):
+    given = np.random.default_rng(0).normal(size=(3, 64))
+    np.save(tmp_path / "probe.npy", given)
+    config = small(**{**TINY, "n_examples": 40}, steps=6, observers=(f"probes examples=5,0 file={tmp_path}/probe.npy",))
+    run, thetas = walk(tmp_path, config)
+    history = run.history()
+    inputs = np.concatenate([load_data(config).inputs[[5, 0]], given.astype(np.float32)])
+    np.testing.assert_array_equal(history.probe_input, inputs)
+    for n, theta in enumerate(thetas):
+        expected = run.problem.module_at(theta)(torch.from_numpy(inputs).double()).detach()
+        np.testing.assert_allclose(history.probe_outputs[n], expected, rtol=1e-12)
+    create_run(tmp_path / "other", config)
+    np.save(tmp_path / "probe.npy", given + 1)
+    with pytest.raises(RunError, match="probe_input must be what the run was created with, it has changed"):
+        Run.open(tmp_path / "other").advance()
+
+
+def steepest(problem, every, power=1):
+    """A user's observer: norms of the gradient, from the state it is shown."""
+
+    class Norms:
+        name = "norms"
+        columns = {"norms": Column(("which",), (2,), "1", "norms")}  # noqa: RUF012
+
+        def observe(self, module, state):
+            flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+            assert torch.equal(flat, state.parameters)
+            return {"norms": np.array([float(state.gradient.norm()) ** power, state.step])}
+
+    observer = Norms()
+    observer.every = every
+    return observer
+
+
+def wrong(problem, every):
+    observer = steepest(problem, every)
+    observer.columns = {"norms": Column(("which",), (3,), "1", "norms")}
+    return observer
+
+
+def taken(problem, every):
+    observer = steepest(problem, every)
+    observer.columns = {"loss": Column((), (), "1", "norms")}
+    return observer
+
+
+WATCHED = (
+    "density every=4 steps=8",
+    "eigenvalues every=6 k=2",
+    "groups every=5",
+    "probes every=2 examples=1",
+    f"{__name__}:steepest every=3 power=2",
+)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [pytest.param({}, marks=pytest.mark.slow), {"optimizer": "sam", "batch_size": 16}]
+)
+def test_bits_are_those_of_an_unwatched_run_and_of_a_resumed_one(tmp_path, optimizer):
+    optimizer = {**optimizer, "steps": 14}
+    options = {**optimizer, "observers": WATCHED, "snapshot_every": 3}
+    watched = finished(tmp_path / "watched", **options)
+    plain = finished(tmp_path / "plain", **optimizer)
+    names = set(plain.history().data_vars)
+    assert chunks(watched, names) == chunks(plain, names)
+    assert torch.equal(watched.state().parameters, plain.state().parameters)
+    create_run(tmp_path / "resumed", small(checkpoint_every=8, **options))
+    for stop in (4, lambda s: s.step == 6, 12, None):
+        Run.open(tmp_path / "resumed").advance(stop)
+    assert_same_run(tmp_path / "resumed", tmp_path / "watched")
+    assert sorted(p.name for p in (tmp_path / "resumed" / "snapshots").iterdir()) == [
+        f"step_{n:06d}.safetensors" for n in range(0, 14, 3)
+    ]
+    history = watched.history()
+    np.testing.assert_allclose(history.norms[::3, 0], history.grad_norm[::3] ** 2, rtol=1e-5)
+    np.testing.assert_array_equal(history.norms[::3, 1], np.arange(0, 14, 3))
+    assert all(array.attrs["units"] and array.attrs["description"] for array in history.data_vars.values())
+
+
+def test_observed_values_are_readable_while_the_run_goes_on(tmp_path):
+    create_run(tmp_path / "run", small(observers=("groups every=2",)))
+    run, seen = Run.open(tmp_path / "run"), []
+
+    def look(state):
+        if state.step == 12:
+            with xr.open_zarr(run.directory / "record.zarr", consolidated=False) as record:
+                seen.append(np.isfinite(record.group_loss.values).all(axis=1))
+
+    run.advance(on_step=look)
+    np.testing.assert_array_equal(seen[0], (np.arange(23) % 2 == 0) & (np.arange(23) < 10))
+
+
+@pytest.mark.parametrize(
+    ("observers", "message"),
+    [
+        ("density", "observers must be a list, got 'density'"),
+        (("spectrum",), "observers must be among eigenvalues, .*got 'spectrum'"),
+        (("",), 'observers must be of the form "NAME option=value ...", got'),
+        ((3,), 'observers must be of the form "NAME option=value ...", got 3'),
+        (("density every=0",), "observers: every must be an integer >= 1, got '0'"),
+        (("density hop=1",), "observers of density must be among every, steps, probes; got hop"),
+        (("density", "density every=3"), "observers must be given once each, got density twice"),
+        (("my.module:make every=x",), "observers: every must be an integer >= 1, got 'x'"),
+    ],
+)
+def test_refusals_of_the_configuration(observers, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainConfig(observers=observers)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("observers", "message"),
+    [
+        (("groups by=colour",), "observers: by must be one of target, got 'colour'"),
+        (("probes",), "observers: probes must be given examples or a file, got neither"),
+        (("probes examples=40",), r"observers: examples must be rows in 0\.\.39, got 40"),
+        (("probes file=nothing.npy",), "observers: .*nothing.npy"),
+        (("eigenvalues k=1000",), "observers: k must be at most the number of parameters 610, got 1000"),
+        ((f"{__name__}:absent",), "observers must name a function"),
+        ((f"{__name__}:steepest power=1 colour=2",), "observers .*steepest failed with TypeError"),
+        ((f"{__name__}:taken",), "observers must fill arrays of their own, got loss from norms"),
+    ],
+)
+def test_what_cannot_be_observed_leaves_nothing_behind(tmp_path, observers, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        create_run(tmp_path / "run", small(observers=observers))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_observer_that_breaks_its_promise_is_named(tmp_path):
+    create_run(tmp_path / "run", small(observers=(f"{__name__}:wrong",)))
+    with pytest.raises(ValueError, match=r"observer norms must give arrays of shapes .*\(3,\).* got .*\(2,\)"):
+        Run.open(tmp_path / "run").advance()
+
+
+def test_observers_have_one_spelling():
+    a = TrainConfig(observers=["density  probes=4 every=0100"])
+    assert a.observers == ("density every=100",)
+    assert TrainConfig.from_dict(a.to_dict()) == a
+    assert a.config_hash == TrainConfig(observers=("density every=100",)).config_hash != TrainConfig().config_hash
