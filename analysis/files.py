@@ -1,5 +1,6 @@
 """Putting a file in place in one step: a reader, or a killed writer, never leaves half of one."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,11 +17,19 @@ def fsync_path(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace ``path`` in one step: temporary file, fsync, rename, fsync of the folder."""
+    """Replace ``path`` in one step: temporary file, fsync, rename, fsync of the folder.
+
+    Where that fails (a full disk) the file is as it was and the temporary one is removed.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     fsync_path(path.parent)

@@ -1,5 +1,6 @@
 r"""The opposing signals of a whole run: when each appears, its pair at its height, and when it ends."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from analysis.demodulation import BLOCK, STRIDE, block_starts
 from analysis.detection import Detection, OpposingPair, detect_in_losses
+from analysis.moves import Moves, detect_in_moves
 from analysis.opposition import cosine
 
 __all__ = ["RunSignal", "Timeline", "find_signals"]
@@ -49,6 +51,7 @@ class Timeline:
         window, hop: Steps of a window and between windows.
         level: Family-wise level within a window.
         first_step, last_step: Steps looked at.
+        examples: Median number of examples that could be followed through a window; all, but for a `Moves` record.
     """
 
     signals: tuple[RunSignal, ...]
@@ -58,10 +61,12 @@ class Timeline:
     level: float
     first_step: int
     last_step: int
+    examples: float
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        own = {k: getattr(self, k) for k in ("windows", "window", "hop", "level", "first_step", "last_step")}
+        names = ("windows", "window", "hop", "level", "first_step", "last_step", "examples")
+        own = {k: getattr(self, k) for k in names}
         return own | {"signals": [s.to_dict() for s in self.signals]}
 
 
@@ -83,7 +88,7 @@ class _Track:
 
 
 def find_signals(
-    losses: ArrayLike,
+    losses: ArrayLike | Moves,
     first_step: int = 0,
     window: int = 40,
     hop: int = 20,
@@ -100,8 +105,9 @@ def find_signals(
     number, which is why it is reported.
 
     Args:
-        losses: Shape (steps, n), consecutive steps; rows from the first that is not finite on are left out.
-        first_step: Step of the first row.
+        losses: Shape (steps, n), consecutive steps; rows from the first that is not finite on are left out. Or the
+            largest moves alone, with what that implies (`analysis.moves`).
+        first_step: Step of the first row; not for moves, which know theirs.
         window: Steps of a window; a multiple of 5, at least 30 for a p-value below 0.05.
         hop: Steps between windows; a multiple of 5.
         level: Family-wise level of the pairs in one window.
@@ -112,30 +118,26 @@ def find_signals(
     Raises:
         ValueError: If the record is shorter than a window or an argument is out of range.
     """
-    values = np.asarray(losses)
     for name, value, least in (("window", window, 6 * STRIDE), ("hop", hop, STRIDE)):
         if value < least or value % STRIDE:
             raise ValueError(f"{name} must be a multiple of {STRIDE} and at least {least}, got {value}; pass {least}")
     if not 0 < same <= 1:
         raise ValueError(f"same must lie in (0, 1], got {same}; pass e.g. 0.5")
-    if values.ndim != 2:
-        raise ValueError(f"losses must have shape (steps, examples), got {values.shape}; pass one row per step")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    values = values[: bad[0]] if bad.size else values
-    last_step = first_step + len(values) - 1
+    first_step, steps, detect = _detector(losses, first_step, max_pairs, seed)
+    last_step = first_step + steps - 1
     starts = [int(s) for s in block_starts(first_step, last_step) if (s + window - STRIDE + BLOCK - 1) <= last_step]
     starts = starts[:: hop // STRIDE]
     if not starts:
         raise ValueError(
-            f"losses must hold a window of {window} finite steps, got {len(values)}; train longer or shorten the window"
+            f"losses must hold a window of {window} finite steps, got {steps}; train longer or shorten the window"
         )
     running: list[_Track] = []
     ended: list[_Track] = []
+    examples: list[int] = []
     last = first_step
     for start in starts:
-        found = detect_in_losses(
-            values[start - first_step : start - first_step + window], start, max_pairs=max_pairs, seed=seed
-        )
+        found, followed = detect(start, start + window - 1)
+        examples.append(followed)
         last = found.last_step
         left = list(found.significant(level, outliers))
         links = sorted(
@@ -152,4 +154,29 @@ def find_signals(
         running += [_Track(found, p) for j, p in enumerate(left) if j not in taken.values()]
     tracks = sorted(ended + running, key=lambda t: (t.begin, -t.size))
     signals = tuple(t.done(last) for t in tracks)
-    return Timeline(signals, len(starts), window, hop, level, starts[0], last)
+    return Timeline(signals, len(starts), window, hop, level, starts[0], last, float(np.median(examples)))
+
+
+_Detect = Callable[[int, int], tuple[Detection, int]]
+
+
+def _detector(losses: ArrayLike | Moves, first_step: int, max_pairs: int, seed: int) -> tuple[int, int, _Detect]:
+    """First step, number of usable steps, and (first, last) → detection and the number of examples followed."""
+    if isinstance(losses, Moves):
+
+        def among_moves(first: int, last: int) -> tuple[Detection, int]:
+            found, followed = detect_in_moves(losses, first, last, max_pairs, seed)
+            return found, len(followed)
+
+        return losses.first_step, losses.steps, among_moves
+    values = np.asarray(losses)
+    if values.ndim != 2:
+        raise ValueError(f"losses must have shape (steps, examples), got {values.shape}; pass one row per step")
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    values = values[: bad[0]] if bad.size else values
+
+    def among_all(first: int, last: int) -> tuple[Detection, int]:
+        found = detect_in_losses(values[first - first_step : last - first_step + 1], first, max_pairs, seed)
+        return found, values.shape[1]
+
+    return first_step, len(values), among_all

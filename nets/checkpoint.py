@@ -15,14 +15,14 @@ from .files import RunError, write_atomic
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "state_hash"]
 
 TENSORS = ("parameters", "gradient", "previous_gradient", "eigenvector", "rng_state")
+OPTIONAL = ("batch_rng", "losses")  # left out where they are empty
 OPTIMIZER = "optimizer."  # prefix of the optimizer's own tensors, which may be none
 
 
 def save_checkpoint(path: Path, state: State, config_hash: str, threads: int, data_hash: str) -> None:
     """Write the state; metadata hold the hash of the configuration, the data and the thread count."""
     tensors = {name: getattr(state, name).contiguous() for name in TENSORS}
-    if state.batch_rng.numel():
-        tensors["batch_rng"] = state.batch_rng
+    tensors |= {name: getattr(state, name) for name in OPTIONAL if getattr(state, name).numel()}
     tensors |= {OPTIMIZER + name: value.contiguous() for name, value in state.optimizer.items()}
     flags = [state.step, int(state.logged), int(state.diverged)]
     tensors["step_logged_diverged"] = torch.tensor(flags, dtype=torch.int64)
@@ -42,7 +42,8 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
         step, logged, diverged = tensors["step_logged_diverged"].tolist()
         theta, gradient, previous, eigenvector, rng = (tensors[name] for name in TENSORS)
         state = State(step, bool(logged), bool(diverged), theta, gradient, previous, eigenvector, rng)
-        state.batch_rng = tensors.get("batch_rng", state.batch_rng)
+        for name in OPTIONAL:
+            setattr(state, name, tensors.get(name, getattr(state, name)))
         state.optimizer = {
             name.removeprefix(OPTIMIZER): value for name, value in tensors.items() if name.startswith(OPTIMIZER)
         }

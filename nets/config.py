@@ -28,6 +28,8 @@ __all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "PRECISIONS", "ConfigError", "Trai
 ACTIVATIONS = ("tanh", "relu")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
+KERNELS = ("exact", "fused", "compiled")
+RECORDED = ("full", "float16", "top_k", "none")
 PRECISIONS = ("full", "tf32", "bf16")
 NOT_HASHED = ("data_path",)  # where the data lie; what they hold is fingerprinted in the run instead
 # hashed only where they differ from their default, so that runs made before they existed keep their hash
@@ -39,6 +41,9 @@ ADDED = (
     "optimizer_options",
     "label_smoothing",
     "batch_size",
+    "record_losses",
+    "record_k",
+    "kernels",
     "device",
     "precision",
     "deterministic",
@@ -85,6 +90,10 @@ class TrainConfig:
             same up to rounding, except for BatchNorm: it then normalises every chunk by itself (ghost batches).
         steps: Number of steps recorded.
         dtype: "float32" or "float64"; both start from the same weights.
+        record_losses: What the record keeps of the examples' losses. "full": all, in ``dtype``. "float16": all, to a
+            relative 2⁻¹¹ (beyond 65,504: inf). "top_k": of each step the ``record_k`` examples whose loss moved most
+            since the step before, with both losses, and quantiles over all examples. "none": only their mean.
+        record_k: Examples per step of "top_k"; the size per step is that of 3 k numbers whatever the data.
         device: Where the run computes: "cpu", "cuda" or "cuda:1". The initial weights are the same everywhere.
         precision: How products are rounded: "full" (as dtype says), "tf32" (matrix products and convolutions on
             CUDA with 10 bits of mantissa), "bf16" (the forward pass and what is differentiated from it with 7 bits,
@@ -95,6 +104,9 @@ class TrainConfig:
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
         eig_every: The sharpness is measured at steps divisible by this and is NaN in the record between; 0: never.
+        kernels: For the steps without sharpness. "exact": as with it. "fused": PyTorch's own normalisations and
+            attention, which lack higher derivatives. "compiled": the same through ``torch.compile`` (needs a C++
+            compiler). The results of the last two differ from "exact" by rounding.
         observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
             "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
         snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.
@@ -122,10 +134,13 @@ class TrainConfig:
     chunk_size: int = 0
     steps: int = 320
     dtype: str = "float32"
+    record_losses: str = "full"
+    record_k: int = 100
     checkpoint_every: int = 50
     eig_tol: float = 1e-2
     max_products: int = 60
     threads: int = 0
+    kernels: str = "exact"
     device: str = "cpu"
     precision: str = "full"
     deterministic: bool = False
@@ -139,6 +154,7 @@ class TrainConfig:
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("record_losses", self.record_losses, RECORDED)
         if self.data_path is not None:
             object.__setattr__(self, "data_path", str(self.data_path))
         if isinstance(self.widths, str) or not hasattr(self.widths, "__iter__"):
@@ -153,6 +169,8 @@ class TrainConfig:
         _integer("max_products", self.max_products, 2)
         _integer("threads", self.threads, 0)
         _integer("batch_size", self.batch_size, 0)
+        _integer("record_k", self.record_k, 1)
+        _one_of("kernels", self.kernels, KERNELS)
         _integer("eig_every", self.eig_every, 0)
         _integer("snapshot_every", self.snapshot_every, 0)
         self._check_numerics()
@@ -174,6 +192,11 @@ class TrainConfig:
             )
         if self.batch_size and self.optimizer == "gd":
             raise ConfigError(f"batch_size must be 0 for optimizer gd, got {self.batch_size}; choose optimizer sgd")
+
+        if self.record_losses != "top_k" and self.record_k != TrainConfig.record_k:
+            raise ConfigError(
+                f"record_k belongs to record_losses top_k, got {self.record_k} for {self.record_losses}; leave it out"
+            )
 
     def _check_options(self, name: str, tables: dict[str, dict[str, Option]]) -> None:
         owner, key = getattr(self, name), f"{name}_options"
@@ -237,6 +260,11 @@ class TrainConfig:
     def plain_descent(self) -> bool:
         """Whether the step is $-\\eta\\nabla L$ of all examples and nothing else."""
         return self.optimizer == "gd" and not self.optimizer_options
+
+    @property
+    def records_all_losses(self) -> bool:
+        """Whether the record holds the loss of every example at every step."""
+        return self.record_losses in ("full", "float16")
 
     @property
     def critical_sharpness(self) -> float | None:

@@ -5,6 +5,7 @@ parameter) and `update` (for gradient descent $\theta \leftarrow \theta - \eta g
 two.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +67,7 @@ class State:
         batch_rng: State of the generator that shuffles the rows, at the start of the current epoch, uint8; empty
             without batches.
         optimizer: What the optimizer keeps, by its names, e.g. ``momentum_buffer`` (P,); empty for gradient descent.
+        losses: Losses of the last recorded step, shape (n,), where the record needs them (`losses_kept`); else empty.
     """
 
     step: int
@@ -78,6 +80,7 @@ class State:
     rng_state: Tensor
     batch_rng: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
     def rows(self) -> int:
@@ -120,7 +123,13 @@ class Problem:
         n = len(self.inputs)
         rows = slice(n) if ranks is None else ranks.rows(n)
         local = ChunkedLoss(
-            self.module, self.loss, self.inputs[rows], self.targets[rows], chunk_size=config.chunk_size, n_rows=n
+            self.module,
+            self.loss,
+            self.inputs[rows],
+            self.targets[rows],
+            chunk_size=config.chunk_size,
+            n_rows=n,
+            kernels=config.kernels,
         )
         self.full_batch: FullBatch = local
         if ranks is not None:
@@ -194,7 +203,7 @@ class Problem:
         here = self.full_batch.evaluate(state.parameters, products=due)
         before, last = state.previous_gradient, state.gradient
         gradient, loss = here.gradient, here.loss
-        grad_norm = float(gradient.double().norm())
+        grad_norm = float(self._wide.copy_(gradient).norm())
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
         vector, generator = state.eigenvector, torch.Generator(self.device)
@@ -233,13 +242,19 @@ class Problem:
         state.diverged = not logged.finite
         return logged, here.losses.cpu().numpy()
 
+    @functools.cached_property
+    def _wide(self) -> Tensor:
+        """Room for a vector (P,) in float64; kept, since fresh memory costs as much as a copy."""
+        return torch.empty(self.n_parameters, dtype=torch.float64, device=self.device)
+
     def update(self, state: State) -> None:
         r"""One step of the optimizer from θ_n; for gradient descent $\theta_{n+1} = \theta_n - \eta g_n$.
 
         With batches the gradient is that of the step's rows, else the logged one of all rows.
         """
         if self.config.plain_descent:
-            state.parameters = state.parameters - self.config.lr * state.gradient
+            step = self.config.lr * state.gradient
+            state.parameters = torch.sub(state.parameters, step, out=step)  # one new vector, not two
         else:
             self._optimizer_step(state)
         state.step += 1
@@ -267,11 +282,10 @@ class Problem:
         state.parameters, state.batch_rng, state.optimizer = theta.detach(), batch_rng, kept
 
 
-def row_of(logged: StepState, example_loss: np.ndarray) -> dict[str, np.ndarray | float | int]:
+def row_of(logged: StepState) -> dict[str, float | int]:
     """The logged values under the names of the record."""
     return {
         "loss": logged.loss,
-        "example_loss": example_loss,
         "sharpness": logged.sharpness,
         "sharpness_residual": logged.sharpness_residual,
         "sharpness_converged": int(logged.converged),

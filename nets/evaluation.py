@@ -12,6 +12,7 @@ another function, which depends on the chunks, and its gradient and Hessian are 
 networks here treat rows separately.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from analysis.curvature import LossCurvature, Matvec, flat_hvp, flatten
 
+from .architectures.kernels import first_derivatives_only
+from .config import ConfigError
 from .losses import correct
 
 __all__ = ["ChunkedLoss", "Evaluation", "FullBatch"]
@@ -75,6 +78,7 @@ class ChunkedLoss:
         inputs, targets: The rows, first dimension m.
         chunk_size: Most rows at a time; 0: all at once. The last chunk has what is left.
         n_rows: Rows that the mean is over; None: m. Of more, the results are this process's share of the sums.
+        kernels: "exact", "fused" or "compiled": of evaluations without products (`nets.architectures.kernels`).
     """
 
     def __init__(
@@ -85,8 +89,9 @@ class ChunkedLoss:
         targets: Tensor,
         chunk_size: int = 0,
         n_rows: int | None = None,
+        kernels: str = "exact",
     ) -> None:
-        self.module, self.loss = module, loss
+        self.module, self.loss, self.kernels = module, loss, kernels
         self.inputs, self.targets = inputs, targets
         self.chunk_size = chunk_size or len(inputs)
         self.n_rows = n_rows or len(inputs)
@@ -107,13 +112,12 @@ class ChunkedLoss:
         losses, hits = [], []
         gradient, product = torch.zeros_like(parameters), None
         for k, (x, y) in enumerate(self._chunks(self.inputs, self.targets)):
-            outputs = self.module(x)
-            values = self.loss(outputs, y)
+            outputs, values = self._forward(x, y) if products else self._fast_forward(x, y)
             grads = self._grads(values, len(x), self.n_rows, keep)
             part = flatten([g.detach() for g in grads])
             gradient = gradient + part if k else part
             losses.append(values.detach())
-            hits.append(correct(outputs.detach(), y))
+            hits.append(correct(outputs, y))
             if keep:
                 product = flat_hvp(grads, self.params)
         return Evaluation(torch.cat(losses), torch.cat(hits), gradient, product or self._rebuilt(parameters))
@@ -138,9 +142,43 @@ class ChunkedLoss:
             return []
         return list(zip(inputs.split(self.chunk_size), targets.split(self.chunk_size), strict=True))
 
+    @functools.cached_property
+    def _placed(self) -> Tensor:
+        """Where the module's parameters lie, flat; kept, since fresh memory costs as much as a copy."""
+        return flatten([p.detach() for p in self.params])
+
     def _place(self, parameters: Tensor) -> None:
         with torch.no_grad():
-            nn.utils.vector_to_parameters(parameters.clone(), self.params)
+            nn.utils.vector_to_parameters(self._placed.copy_(parameters), self.params)
+
+    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs, without their graph, and losses of some rows at the module's parameters."""
+        outputs = self.module(x)
+        return outputs.detach(), self.loss(outputs, y)
+
+    def _fast_forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, of which first derivatives alone will be asked."""
+        if self.kernels == "exact":
+            return self._forward(x, y)
+        with first_derivatives_only():
+            return self._compiled(x, y) if self.kernels == "compiled" else self._forward(x, y)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`_forward`, compiled by the first call."""
+        forward = torch.compile(self._forward)
+
+        def checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            try:
+                return forward(x, y)
+            except Exception as error:  # whatever dynamo, inductor and the C++ compiler raise
+                reason = (str(error).strip().splitlines() or [""])[0]
+                raise ConfigError(
+                    f"kernels compiled must be able to build the network, got {type(error).__name__}: {reason}; "
+                    "install a C++ compiler or train with kernels fused"
+                ) from error
+
+        return checked
 
     def _rebuilt(self, parameters: Tensor) -> Matvec:
         """Products that build the graph of every chunk anew."""

@@ -9,11 +9,27 @@ from typing import Any
 
 from analysis.files import fsync_path, write_atomic
 
-__all__ = ["RunError", "exclusive_lock", "fsync_path", "read_json", "write_atomic", "write_json"]
+__all__ = ["RunError", "exclusive_lock", "fsync_path", "read_json", "write_atomic", "write_json", "written_to"]
 
 
 class RunError(ValueError):
     """A run directory that cannot be used as asked; the message says what to do."""
+
+
+@contextlib.contextmanager
+def written_to(directory: Path) -> Iterator[None]:
+    """Turn what the system raises while a run is written (no space, no permission) into one line that says what to do.
+
+    Raises:
+        RunError: For an OSError in the body.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{directory} must take what is written, got {error.strerror or error}; make room or allow writing and "
+            "give the command again: what was recorded before is kept"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,7 +56,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     Raises:
         RunError: If another holder has it.
     """
-    with open(path, "a") as stream:
+    with contextlib.ExitStack() as stack:
+        with written_to(path.parent):
+            stream = stack.enter_context(open(path, "a"))
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -16,6 +16,7 @@ from .descent import StepState
 from .files import RunError
 from .forecasts import forecast_registration, forecast_rows
 from .provenance import git_revision
+from .recorded_losses import all_losses
 from .run import Run
 
 __all__ = ["forecast_run", "record_arrays", "run_losses", "run_point", "stop_at_sharpness", "verify_run"]
@@ -65,10 +66,15 @@ def run_losses(run: Run) -> ExampleLosses:
 
 
 def record_arrays(run: Run) -> dict[str, np.ndarray]:
-    """The recorded rows as plain arrays by name, cut to the steps that were computed."""
+    """The recorded rows as plain arrays by name, cut to the steps that were computed.
+
+    Raises:
+        RunError: If the run did not record the losses of all examples.
+    """
     history = run.history()
-    names = ("loss", "sharpness", "sharpness_converged", "oscillation", "example_loss", "products", "accuracy")
-    return {name: history[name].values for name in names}
+    names = ("loss", "sharpness", "sharpness_converged", "oscillation", "products", "accuracy")
+    losses = {"example_loss": all_losses(run.config, history, "score or draw forecasts")}
+    return losses | {name: history[name].values for name in names}
 
 
 def run_point(run: Run) -> RunPoint:
@@ -92,7 +98,7 @@ def run_point(run: Run) -> RunPoint:
             f"{run.directory} must be stopped at a recorded step, it stands before step {run.step}; "
             "stop it with `opposing train --resume RUN --until approach` (or onset)"
         )
-    record = record_arrays(run)
+    record = run.history()
     module = run.parameters()
     return RunPoint(
         step=run.step,
@@ -100,8 +106,8 @@ def run_point(run: Run) -> RunPoint:
         losses=run_losses(run),
         params=[p.detach() for p in module.parameters()],
         vector=run.eigenvector(),
-        sharpness=record["sharpness"].astype(np.float64),
-        amplitude=record["oscillation"].astype(np.float64),
+        sharpness=record["sharpness"].values.astype(np.float64),
+        amplitude=record["oscillation"].values.astype(np.float64),
         state_hash=run.state_hash(),
     )
 

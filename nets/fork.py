@@ -116,6 +116,7 @@ def fork_run(
         state.logged = False
         state.gradient = torch.full_like(state.gradient, torch.nan)
         state.previous_gradient = state.gradient.clone()
+        state.losses = state.losses[:0]
         rows = (step, step)
     if {"optimizer", "optimizer_options"} & set(changed):
         state.optimizer = {}

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from .config import TrainConfig
+from .config import ConfigError, TrainConfig
 from .data.dataset import Dataset
 from .files import RunError, fsync_path
 from .observers.base import Column
+from .record_check import first_row, whole_record
+from .recorded_losses import QUANTILES, ArraySpec, loss_arrays
 
 __all__ = [
     "ARRAYS",
@@ -30,10 +32,9 @@ __all__ = [
     "write_block",
 ]
 
-# name -> (dtype or None for the run's own, dimensions, units, description)
-ARRAYS: dict[str, tuple[str | None, tuple[str, ...], str, str]] = {
+# what is recorded whatever the options; the examples' losses are added by `loss_arrays`
+ARRAYS: dict[str, ArraySpec] = {
     "loss": (None, ("step",), "loss", "mean of example_loss over examples, at the parameters of this step"),
-    "example_loss": (None, ("step", "example"), "loss", "loss of each example"),
     "sharpness": (None, ("step",), "loss per squared parameter", "largest algebraic Hessian eigenvalue S"),
     "sharpness_residual": (None, ("step",), "1", "|Hv - S v| / |S| of the recorded eigenpair"),
     "sharpness_converged": ("int8", ("step",), "1", "1 where the residual met eig_tol, else 0"),
@@ -48,6 +49,10 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...], str, str]] = {
     ),
     "accuracy": (None, ("step",), "1", "fraction of training examples classified correctly"),
 }
+
+
+def _arrays(config: TrainConfig) -> dict[str, ArraySpec]:
+    return ARRAYS | loss_arrays(config)
 
 
 @dataclass
@@ -73,8 +78,9 @@ class Block:
         start = step - step % config.checkpoint_every
         stop = min(start + config.checkpoint_every, config.steps)
         values = {}
-        for name, (dtype, dims, _, _) in ARRAYS.items():
-            shape = (stop - start, config.n_examples if examples is None else examples)[: len(dims)]
+        sizes = _sizes(config, stop - start, config.n_examples if examples is None else examples)
+        for name, (dtype, dims, _, _) in _arrays(config).items():
+            shape = tuple(sizes[d] for d in dims)
             kind = np.dtype(dtype or config.dtype)
             values[name] = np.full(shape, np.nan if kind.kind == "f" else 0, dtype=kind)
         for name, column in (columns or {}).items():
@@ -82,30 +88,46 @@ class Block:
                 values[name] = np.full((stop - start, *column.shape), np.nan, dtype=config.dtype)
         return cls(start, stop, values)
 
-    def put(self, step: int, row: dict[str, np.ndarray | float | int]) -> None:
-        """Set row ``step``."""
-        for name, value in row.items():
-            self.values[name][step - self.start] = value
+    def put(self, step: int, row: Mapping[str, np.ndarray | float | int]) -> None:
+        """Set row ``step``; a value beyond the range of its array becomes inf."""
+        with np.errstate(over="ignore"):
+            for name, value in row.items():
+                self.values[name][step - self.start] = value
+
+
+def _sizes(config: TrainConfig, steps: int, examples: int) -> dict[str, int]:
+    return {"step": steps, "example": examples, "rank": config.record_k, "quantile": len(QUANTILES)}
 
 
 def create_record(
     path: Path, config: TrainConfig, dataset: Dataset, columns: Mapping[str, Column] | None = None
 ) -> None:
-    """Lay out the empty record; targets are stored as the variable ``target``, a generator's truth as ``truth_*``."""
+    """Lay out the empty record; targets are stored as the variable ``target``, a generator's truth as ``truth_*``.
+
+    Raises:
+        ConfigError: If more losses per step are to be kept than there are.
+    """
+    if config.record_losses == "top_k" and config.record_k > dataset.n_losses:
+        raise ConfigError(
+            f"record_k must be at most the {dataset.n_losses} losses of a step, got {config.record_k}; pass fewer"
+        )
     group = zarr.open_group(path, mode="w-", zarr_format=3)
     group.attrs.update({"lr": config.lr, "config_hash": config.config_hash, "time": "lr * step"})
-    sizes = {"step": config.steps, "example": dataset.n_losses}
-    for name, (dtype, dims, units, description) in ARRAYS.items():
+    sizes = _sizes(config, config.steps, dataset.n_losses)
+    chunks = sizes | {"step": min(config.checkpoint_every, config.steps)}
+    for name, (dtype, dims, units, description) in _arrays(config).items():
         kind = np.dtype(dtype or config.dtype)
         group.create_array(
             name,
             shape=tuple(sizes[d] for d in dims),
-            chunks=(min(config.checkpoint_every, config.steps), dataset.n_losses)[: len(dims)],
+            chunks=tuple(chunks[d] for d in dims),
             dtype=kind,
             fill_value=np.nan if kind.kind == "f" else 0,
             dimension_names=dims,
             attributes={"units": units, "description": description},
         )
+    if "loss_quantile" in group:
+        group.create_array("quantile", data=np.array(QUANTILES), dimension_names=("quantile",))
     targets, dims, meaning = dataset.targets, ("example",), "class of each example"
     if dataset.kind == "regression":
         meaning = "target of each example"
@@ -153,12 +175,6 @@ def check_fixed(path: Path, columns: Mapping[str, Column]) -> None:
             raise RunError(f"{name} must be what the run was created with, it has changed; restore it")
 
 
-def first_row(path: Path) -> int:
-    """First row that the run records, 0 but for forks with other options."""
-    first = zarr.open_group(path, mode="r").attrs.get("first_step", 0)
-    return int(first) if isinstance(first, int) else 0
-
-
 def copy_rows(source: Path, target: Path, start: int, stop: int) -> None:
     """Copy the rows [start, stop) of every array that both records have, and note the first row that there is."""
     inside, outside = zarr.open_group(target, mode="r+"), zarr.open_group(source, mode="r")
@@ -199,10 +215,18 @@ def load_block(path: Path, config: TrainConfig, rows: int, columns: Mapping[str,
     """The block that row ``rows`` belongs to, with the rows before it as written and the rest empty.
 
     Leftovers of a killed writer (``*.partial``) are removed; rows at and after ``rows`` are not trusted.
+
+    Raises:
+        RunError: If the record is damaged.
     """
+    with whole_record(path, config, rows):
+        return _load_block(path, config, rows, columns)
+
+
+def _load_block(path: Path, config: TrainConfig, rows: int, columns: Mapping[str, Column] | None) -> Block:
     for leftover in path.rglob("*.partial"):
         leftover.unlink()
-    examples = zarr.open_array(path / "example_loss", mode="r").shape[1]
+    examples = zarr.open_array(path / "target", mode="r").shape[0]
     block = Block.empty(config, min(rows, config.steps - 1), examples, columns)
     have = rows - block.start
     if have > 0:

@@ -9,6 +9,7 @@ the libraries, and on the number of processes, which provenance.json notes; they
 with one installation and as many processes. Process 0 of several does what is written here, see ``nets.ranks``.
 """
 
+import contextlib
 import copy
 import functools
 import os
@@ -27,12 +28,14 @@ from .config import ConfigError, TrainConfig
 from .data import DataError, Dataset, load_data
 from .descent import Problem, State, StepState, row_of
 from .device import find_device, numerics
-from .files import RunError, exclusive_lock, read_json, write_json
+from .files import RunError, exclusive_lock, read_json, write_json, written_to
 from .forecasts import add_forecast
 from .observers import Watch
 from .provenance import provenance
 from .ranks import active
 from .record import Block, check_fixed, create_record, first_row, load_block, recorded_rows, write_block
+from .record_check import whole_record
+from .recorded_losses import loss_row, losses_kept
 
 __all__ = ["Run", "RunError", "RunStatus", "StepState", "build_run", "create_run", "require_new"]
 
@@ -100,9 +103,11 @@ def build_run(
     """
     directory, config, dataset = Path(directory).absolute(), problem.config, problem.dataset
     watch = Watch(problem)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    # built beside its place and moved there whole: a run directory is complete or not there
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent) as temporary:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(written_to(directory))
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # built beside its place and moved there whole: a run directory is complete or not there
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{directory.name}.", dir=directory.parent))
         build = Path(temporary) / "run"
         build.mkdir()
         write_json(build / "config.json", config.to_dict())
@@ -207,8 +212,16 @@ class Run:
         return self._state.eigenvector.to(find_device(self.config.device), copy=True)
 
     def history(self) -> xr.Dataset:
-        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory."""
-        with xr.open_zarr(self.directory / "record.zarr", consolidated=False) as opened:
+        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory.
+
+        Raises:
+            RunError: If the record is damaged.
+        """
+        path = self.directory / "record.zarr"
+        with (
+            whole_record(path, self.config, self.rows - self._state.diverged),
+            xr.open_zarr(path, consolidated=False) as opened,
+        ):
             return opened.isel(step=slice(0, self.rows)).load()
 
     def state_hash(self) -> str:
@@ -224,8 +237,9 @@ class Run:
         """Save the current state as snapshots/step_000123.safetensors; returns the path."""
         path = self.snapshot_path(self.step)
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            self._save(path)
+            with written_to(self.directory):
+                path.parent.mkdir(exist_ok=True)
+                self._save(path)
         return path
 
     def snapshot_path(self, step: int) -> Path:
@@ -299,10 +313,15 @@ class Run:
                         self._loop(until, on_step, max_steps)
             except BaseException:
                 self._refresh()  # back to the last checkpoint; the steps since are computed again
+                with contextlib.suppress(RunError):  # a full disk has been reported already
+                    self._show(self.status)
                 raise
-            finally:
-                write_json(self.directory / "status.json", asdict(self.status))
+            self._show(self.status)
         return self.status
+
+    def _show(self, status: RunStatus) -> None:
+        with written_to(self.directory):
+            write_json(self.directory / "status.json", asdict(status))
 
     def _loop(self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None) -> None:
         problem, state, steps = self.problem, self._state, self.config.steps
@@ -311,10 +330,11 @@ class Run:
             last = min(last, state.rows + max_steps)
         if last <= state.step:
             return
-        write_json(self.directory / "status.json", asdict(RunStatus("running", state.step, "advancing")))
-        self._note_processes()
-        record, watch, every = self.directory / "record.zarr", self._watch, self.config.snapshot_every
-        block = load_block(record, self.config, state.rows, watch.columns)
+        self._show(RunStatus("running", state.step, "advancing"))
+        watch, every = self._watch, self.config.snapshot_every
+        with written_to(self.directory):
+            self._note_processes()
+            block = load_block(self.directory / "record.zarr", self.config, state.rows, watch.columns)
         state.to(problem.device)
         if state.logged:
             problem.update(state)
@@ -322,7 +342,8 @@ class Run:
             if every and state.step % every == 0:
                 self.snapshot()
             logged, example_loss = problem.measure(state)
-            block.put(state.step, row_of(logged, example_loss))
+            block.put(state.step, row_of(logged) | loss_row(self.config, example_loss, state.losses))
+            state.losses = losses_kept(self.config, example_loss)
             if watch.due(state):
                 block.put(state.step, watch.observe(problem.module, state))
             if on_step is not None:
@@ -345,9 +366,10 @@ class Run:
             write_json(path, {**about, "processes": [*spans, {"from_step": self.rows, "processes": size}]})
 
     def _commit(self, block: Block) -> None:
-        if block.start < self._state.rows:
-            write_block(self.directory / "record.zarr", block)
-        self._save(self.directory / "checkpoint.safetensors")
+        with written_to(self.directory):
+            if block.start < self._state.rows:
+                write_block(self.directory / "record.zarr", block)
+            self._save(self.directory / "checkpoint.safetensors")
 
     def _save(self, path: Path) -> None:
         ckpt.save_checkpoint(path, self._state, self.config.config_hash, self._threads, self._data_hash)

@@ -81,7 +81,15 @@ def _set_up(ranks: Ranks, settings: contextlib.ExitStack) -> SharedLoss | None:
         rows = ranks.rows(n)
         part = replace(dataset, inputs=dataset.inputs[rows].copy(), targets=dataset.targets[rows].copy())
         problem = Problem(config, part)
-        local = ChunkedLoss(problem.module, problem.loss, problem.inputs, problem.targets, config.chunk_size, n)
+        local = ChunkedLoss(
+            problem.module,
+            problem.loss,
+            problem.inputs,
+            problem.targets,
+            chunk_size=config.chunk_size,
+            n_rows=n,
+            kernels=config.kernels,
+        )
         shared = SharedLoss(ranks, local)
     except Exception as error:
         refusal = f"process {ranks.rank} of {ranks.size}: {error}"

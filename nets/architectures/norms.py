@@ -3,15 +3,17 @@
 The double backward of ``torch.nn.functional.layer_norm`` and ``batch_norm`` (as of PyTorch 2.13) takes the saved mean
 and inverse deviation as constants: first and second derivatives are right, the third is silently wrong. The slope of
 the sharpness, $\\nabla(v^\\top H v)$, is a third derivative. ``group_norm`` has no forward
-mode for channels-last images.
+mode for channels-last images. PyTorch's own are used within `first_derivatives_only`.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .common import choice
+from .kernels import fused
 
 __all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "norm_1d", "norm_2d", "with_exact_norms"]
 
@@ -42,6 +44,8 @@ class LayerNorm(nn.Module):
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused():
+            return functional.layer_norm(x, x.shape[self.dims[0] :], self.weight, self.bias, self.eps)
         x = _standardise(x, self.dims, self.eps)
         x = x if self.weight is None else x * self.weight
         return x if self.bias is None else x + self.bias
@@ -65,6 +69,8 @@ class BatchNorm(nn.Module):
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused():
+            return functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return _per_channel(_standardise(x, (0, *range(2, x.ndim)), self.eps), self.weight, self.bias)
 
 
@@ -84,6 +90,8 @@ class GroupNorm(nn.Module):
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if fused():
+            return functional.group_norm(x, self.groups, self.weight, self.bias, self.eps)
         grouped = x.unflatten(1, (self.groups, -1))
         x = _standardise(grouped, tuple(range(2, grouped.ndim)), self.eps).flatten(1, 2)
         return _per_channel(x, self.weight, self.bias)

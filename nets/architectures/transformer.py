@@ -4,8 +4,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .common import ACTIVATIONS, choice, count
+from .kernels import fused
 from .norms import LayerNorm
 
 __all__ = ["Attention", "Block", "initialise"]
@@ -17,7 +19,7 @@ class Attention(nn.Module):
     r"""Multi-head self-attention $\mathrm{softmax}(QK^\top/\sqrt{d/h})V$ per head, (n, T, d) → (n, T, d).
 
     Written as matrix products and a softmax: the fused kernels of ``scaled_dot_product_attention`` have neither
-    double backward nor forward mode.
+    double backward nor forward mode. They are used within `first_derivatives_only`.
 
     Args:
         size: Model dimension d.
@@ -38,6 +40,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, t, size = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, size // self.heads).permute(2, 0, 3, 1, 4)
+        if fused():
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            return self.out(mixed.transpose(1, 2).reshape(n, t, size))
         scores = q @ k.transpose(-1, -2) / math.sqrt(size // self.heads)
         if self.causal:
             later = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)

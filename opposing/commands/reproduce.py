@@ -39,6 +39,11 @@ parse = parser(ReproduceCommand, "reproduce", "opposing reproduce --out reproduc
 
 def run(command: ReproduceCommand) -> int:
     """Run every stage; returns 0 when all were carried out, whatever the verdicts."""
+    if not command.config.records_all_losses:  # said before the work, not after it
+        raise ValueError(
+            f"record_losses must be full or float16 to score the forecasts, got {command.config.record_losses}; "
+            "use `opposing train` and `opposing signals` for the others"
+        )
     from nets.files import write_json
     from nets.forecasting import verify_run
     from nets.forecasts import forecast_rows

@@ -46,6 +46,7 @@ def run(command: SignalsCommand) -> int:
 
     from analysis.files import write_atomic
     from analysis.timeline import find_signals
+    from nets.recorded_losses import known_losses
     from nets.run import Run
 
     if command.format not in ("text", "json"):
@@ -56,7 +57,7 @@ def run(command: SignalsCommand) -> int:
     history = record.history()
     first = record.first_step
     timeline = find_signals(
-        history["example_loss"].values[first:],
+        known_losses(record.config, history, first),
         first,
         window=command.window,
         hop=command.hop,
@@ -70,7 +71,8 @@ def run(command: SignalsCommand) -> int:
         value = sharpness[step] / critical if critical else np.nan
         return float(value) if np.isfinite(value) else None
 
-    content = timeline.to_dict()
+    kept = record.config.record_k if record.config.record_losses == "top_k" else None
+    content = timeline.to_dict() | {"record_k": kept, "n_examples": history["target"].shape[0]}
     for row in content["signals"]:
         row["sharpness_over_critical_at_begin"] = ratio(row["begin"])
         row["sharpness_over_critical_at_peak"] = ratio(row["peak"])
@@ -142,3 +144,9 @@ def print_signals(content: dict) -> None:
         "An open end means that the record ends first. A record holds no curvature per "
         "example, hence no share of the sharpness."
     )
+    if content["record_k"]:
+        print(
+            f"The record keeps the {content['record_k']} largest moves of {content['n_examples']} losses at each step; "
+            f"{content['examples']:g} examples (median) could be followed through a window. A signal among the others "
+            "is not seen, and p (outliers) speaks of those followed."
+        )

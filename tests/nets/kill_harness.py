@@ -5,7 +5,8 @@ each victim is a cheap fork. Kinds of kill, in turn:
   start   a random time after the fork: while opening, loading or stepping;
   step    a random time after the victim's first recorded step;
   rename  by the victim itself, just before or just after the k-th file it puts in place: inside a commit.
-Prints one JSON line about what happened; the run is advanced to its end in a last fork.
+Prints one JSON line about what happened, with the names of the files that differ from those of a run left alone; the
+run is advanced to its end in a last fork.
 """
 
 import json
@@ -19,30 +20,31 @@ from pathlib import Path
 
 import sklearn.datasets
 import torch
+from small_runs import contents
 
 from nets.config import TrainConfig
+from nets.options import OPTIMIZERS
 from nets.run import Run, create_run
 
 torch.set_num_threads(1)
 KINDS = ("start", "step", "rename")
-RUNS = {
-    "gd": {"widths": (8,), "lr": 0.1},
-    "adam": {"widths": (8,), "lr": 0.003, "optimizer": "adam", "batch_size": 16, "model_options": ("norm=batch",)},
-    "split_sgd": {
-        "lr": 0.02,
-        "optimizer": "split_sgd",
-        "optimizer_options": ("threshold=0.02",),
-        "batch_size": 16,
-        "model": "vit",
-        "model_options": ("width=8", "depth=1", "heads=2"),
-    },
-    "momentum": {
-        "lr": 0.02,
-        "optimizer": "heavy_ball",
-        "model": "vit",
-        "model_options": ("width=8", "depth=1", "heads=2"),
-    },
+NETWORKS = {
+    "mlp": {"widths": (8,), "model_options": ("norm=batch",)},
+    "vit": {"model": "vit", "model_options": ("width=8", "depth=1", "heads=2")},
 }
+OPTIONS: dict[str, dict] = {
+    "gd": {"lr": 0.1},
+    "sgd": {"lr": 0.05, "optimizer_options": ("momentum=0.5", "dampening=0.2"), "batch_size": 16},
+    "heavy_ball": {"lr": 0.02},
+    "nesterov": {"lr": 0.02, "batch_size": 16},
+    "adam": {"lr": 0.003, "batch_size": 16},
+    "adamw": {"lr": 0.003, "optimizer_options": ("clip_norm=1",)},
+    "rmsprop": {"lr": 0.002, "optimizer_options": ("momentum=0.5",), "batch_size": 16},
+    "split_sgd": {"lr": 0.02, "optimizer_options": ("threshold=0.02",), "batch_size": 16},
+    "sam": {"lr": 0.05, "optimizer_options": ("momentum=0.5", "normalised=true"), "batch_size": 16},
+}
+#: every optimizer on both networks
+RUNS = {f"{o}-{n}": {"optimizer": o, **OPTIONS[o], **NETWORKS[n]} for o in OPTIMIZERS for n in NETWORKS}
 
 
 def fork(task) -> int:
@@ -118,7 +120,9 @@ def main() -> None:
     config = TrainConfig(**options, **RUNS[sys.argv[5]])
     for name in ("whole", "killed"):
         os.waitpid(fork(lambda name=name: create_run(folder / name, config)), 0)
+    begin = time.perf_counter()
     finish(folder / "whole")
+    seconds = round(time.perf_counter() - begin, 3)
     rng = random.Random(seed)
     done = dict.fromkeys(KINDS, 0)
     attempts = 0
@@ -128,7 +132,10 @@ def main() -> None:
         done[kind] += kill_once(folder / "killed", kind, rng)
     rows = Run.open(folder / "killed").rows
     finish(folder / "killed")
-    print(json.dumps({"kills": sum(done.values()), **done, "attempts": attempts, "rows": rows}))
+    whole, killed = contents(folder / "whole"), contents(folder / "killed")
+    differ = sorted(name for name in {*whole, *killed} if whole.get(name) != killed.get(name))
+    about = {"kills": sum(done.values()), **done, "attempts": attempts, "rows": rows, "seconds": seconds}
+    print(json.dumps(about | {"files": len(whole), "differ": differ}))
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(p.relative_to(directory)): p.read_bytes() for p in files if p.name not in EXEMPT}
 
 
-def assert_same_run(a: Path, b: Path) -> None:
-    """All result files are identical."""
+def assert_same_run(a: Path, b: Path, losses: bool = True) -> None:
+    """All result files are identical; ``losses``: among them those of the examples."""
     first, second = contents(a), contents(b)
     assert sorted(first) == sorted(second)
     different = [name for name in first if first[name] != second[name]]
     assert not different, f"files differ: {different}"
-    assert any(name.startswith("record.zarr/example_loss/c/") for name in first)
+    assert any(name.startswith(f"record.zarr/{'example_loss' if losses else 'loss'}/c/") for name in first)
     assert "checkpoint.safetensors" in first
 
 

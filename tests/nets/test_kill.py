@@ -16,10 +16,10 @@ ROOT = HARNESS.parents[2]
 @pytest.mark.parametrize(
     ("run", "steps", "kills"),
     [
-        ("gd", 700, 20),
-        ("split_sgd", 250, 10),
-        pytest.param("adam", 400, 10, marks=pytest.mark.slow),
-        pytest.param("momentum", 250, 10, marks=pytest.mark.slow),
+        ("gd-mlp", 400, 6),
+        ("split_sgd-vit", 160, 6),
+        pytest.param("adam-mlp", 400, 10, marks=pytest.mark.slow),
+        pytest.param("heavy_ball-vit", 250, 10, marks=pytest.mark.slow),
     ],
 )
 def test_kills_leave_no_trace(tmp_path, run, steps, kills):
@@ -36,4 +36,5 @@ def test_kills_leave_no_trace(tmp_path, run, steps, kills):
     assert report["kills"] == kills, report
     assert 0 < report["rows"] < steps, report  # the kills did not all hit a run at its beginning or its end
     assert min(report["start"], report["step"], report["rename"]) >= kills // 5, report
+    assert report["differ"] == []
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
