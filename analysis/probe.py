@@ -12,13 +12,23 @@ from analysis.observer import evaluating
 from analysis.opposition import reversal_p_values
 from toymodels.validation import finite
 
-__all__ = ["FeatureProbe", "ProbeAlternation", "constant_image", "mean_background"]
+__all__ = ["FeatureProbe", "ProbeAlternation", "constant_image", "mean_background", "rim_mask"]
 
 
 def constant_image(colour: ArrayLike, height: int, width: int) -> np.ndarray:
     """An image of one colour, shape (height, width, channels)."""
     values = np.atleast_1d(finite("colour", colour))
     return np.broadcast_to(values, (height, width, values.size)).copy()
+
+
+def rim_mask(height: int, width: int, rim: float = 0.25) -> np.ndarray:
+    """True on the rim of an image, of the width ``rim`` in (0, 0.5] as a share of the side; shape (height, width)."""
+    if not 0 < rim <= 0.5:
+        raise ValueError(f"rim must lie in (0, 0.5], got {rim}; pass e.g. 0.25")
+    edge = np.ones((height, width), dtype=bool)
+    down, right = max(1, int(rim * height)), max(1, int(rim * width))
+    edge[down : height - down, right : width - right] = False
+    return edge
 
 
 def mean_background(images: ArrayLike, members: ArrayLike, rim: float = 0.25) -> np.ndarray:
@@ -32,12 +42,8 @@ def mean_background(images: ArrayLike, members: ArrayLike, rim: float = 0.25) ->
     x = finite("images", images)
     if x.ndim != 4:
         raise ValueError(f"images must have shape (n, height, width, channels), got {x.shape}; add the last axis")
-    if not 0 < rim <= 0.5:
-        raise ValueError(f"rim must lie in (0, 0.5], got {rim}; pass e.g. 0.25")
     height, width = x.shape[1:3]
-    edge = np.ones((height, width), dtype=bool)
-    down, right = max(1, int(rim * height)), max(1, int(rim * width))
-    edge[down : height - down, right : width - right] = False
+    edge = rim_mask(height, width, rim)
     chosen = x[np.asarray(members, dtype=np.int64)]
     return constant_image(chosen[:, edge].mean(axis=(0, 1)), height, width)
 

@@ -12,6 +12,7 @@ from toymodels.thresholds import critical_sharpness
 from .importing import is_import_path
 from .options import (
     DATA,
+    INTERVENTIONS,
     MODELS,
     OBSERVERS,
     OPTIMIZERS,
@@ -51,7 +52,11 @@ ADDED = (
     "observers",
     "snapshot_every",
     "chunk_size",
+    "intervention",
+    "intervention_options",
 )
+_TABLES = {"data": DATA, "model": MODELS, "optimizer": OPTIMIZERS, "intervention": INTERVENTIONS}
+_USERS = ("data", "model")  # may be a user's function
 
 
 class ConfigError(ValueError):
@@ -73,6 +78,9 @@ class TrainConfig:
             environment variable ``OPPOSING_DATA``, else a cached download. For text: a file, else the language
             reference that ships with Python.
         data_options: Options of the data as name=value, e.g. ``classes=0,1 label_noise=0.1``.
+        intervention: What is done to two groups of the examples before training: "none", "drop", "weight", "relabel",
+            "robust", "blur", "background" or "feature" (``nets.data.interventions``).
+        intervention_options: Its groups and options as name=value, e.g. ``first=3,17 second=5``.
         n_examples: The first so many rows of the data set (for text: windows); the seed does not change the selection.
         seed: Seed of the initial weights, of the batches and of the eigen-solver.
         model: "mlp", "linear2", "vgg11", "resnet18", "vit", "gpt", or a function of yours, ``package.module:factory``.
@@ -119,6 +127,8 @@ class TrainConfig:
     data: str = "digits"
     data_path: str | None = None
     data_options: tuple[str, ...] = ()
+    intervention: str = "none"
+    intervention_options: tuple[str, ...] = ()
     n_examples: int = 1000
     seed: int = 0
     model: str = "mlp"
@@ -149,7 +159,7 @@ class TrainConfig:
     snapshot_every: int = 0
 
     def __post_init__(self) -> None:
-        for name, tables in (("data", DATA), ("model", MODELS), ("optimizer", OPTIMIZERS)):
+        for name, tables in _TABLES.items():
             self._check_options(name, tables)
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("loss", self.loss, LOSSES)
@@ -200,8 +210,8 @@ class TrainConfig:
 
     def _check_options(self, name: str, tables: dict[str, dict[str, Option]]) -> None:
         owner, key = getattr(self, name), f"{name}_options"
-        if not (isinstance(owner, str) and (owner in tables or (name != "optimizer" and is_import_path(owner)))):
-            known = (*tables, "package.module:function") if name != "optimizer" else tuple(tables)
+        if not (isinstance(owner, str) and (owner in tables or (name in _USERS and is_import_path(owner)))):
+            known = (*tables, "package.module:function") if name in _USERS else tuple(tables)
             raise ConfigError(f"{name} must be one of {', '.join(known)}, got {owner!r}; choose one of them")
         given = getattr(self, key)
         if not isinstance(given, str | list | tuple):
@@ -255,6 +265,12 @@ class TrainConfig:
     def optimizer_settings(self) -> dict[str, Any]:
         """All options of the optimizer with their values."""
         return parse_options("optimizer_options", self.optimizer_options, OPTIMIZERS[self.optimizer], self.optimizer)
+
+    @property
+    def intervention_settings(self) -> dict[str, Any]:
+        """All options of the intervention with their values."""
+        table = INTERVENTIONS[self.intervention]
+        return parse_options("intervention_options", self.intervention_options, table, self.intervention)
 
     @property
     def plain_descent(self) -> bool:

@@ -21,7 +21,7 @@ from .config import ConfigError, TrainConfig
 from .data import Dataset
 from .device import Bfloat16, find_device
 from .evaluation import ChunkedLoss, FullBatch
-from .losses import per_example_loss
+from .losses import WeightedLoss, per_example_loss
 from .optimizers import make_optimizer
 from .ranks import Ranks
 from .shared_loss import SharedLoss
@@ -118,7 +118,13 @@ class Problem:
             dataset.kind == "tokens",
         )
         self.module = self.new_module()
-        self.loss = per_example_loss(config.loss, config.label_smoothing)
+        plain = per_example_loss(config.loss, config.label_smoothing)
+        self.loss = WeightedLoss(plain, *dataset.emphasis(self.dtype, self.device))
+        if not self.loss.plain and (config.chunk_size or ranks is not None):
+            raise ConfigError(
+                f"intervention {config.intervention} weighs examples and must have all rows in one chunk and process, "
+                f"got chunk_size {config.chunk_size} and {1 if ranks is None else ranks.size} processes; choose drop"
+            )
         self._check()
         n = len(self.inputs)
         rows = slice(n) if ranks is None else ranks.rows(n)
@@ -172,7 +178,7 @@ class Problem:
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise ConfigError(f"model {self.config.model} must give outputs of shape {wanted}, got {got}; correct it")
         try:
-            self.loss(outputs, targets)
+            self.loss.of(slice(2))(outputs, targets)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -24,7 +24,7 @@ from analysis.curvature import LossCurvature, Matvec, flat_hvp, flatten
 
 from .architectures.kernels import first_derivatives_only
 from .config import ConfigError
-from .losses import correct
+from .losses import correct, of_rows
 
 __all__ = ["ChunkedLoss", "Evaluation", "FullBatch"]
 
@@ -126,10 +126,11 @@ class ChunkedLoss:
         """Gradient of the mean loss of ``rows`` (None: all held), or their part of the mean over ``n_rows``."""
         self._place(parameters)
         inputs, targets = (self.inputs, self.targets) if rows is None else (self.inputs[rows], self.targets[rows])
+        loss = self.loss if rows is None else of_rows(self.loss, rows)
         total = n_rows or (self.n_rows if rows is None else len(rows))
         gradient = torch.zeros_like(parameters)
         for k, (x, y) in enumerate(self._chunks(inputs, targets)):
-            part = flatten(self._grads(self.loss(self.module(x), y), len(x), total, keep=False))
+            part = flatten(self._grads(loss(self.module(x), y), len(x), total, keep=False))
             gradient = gradient + part if k else part
         return gradient
 

@@ -7,10 +7,11 @@ integers, where every token is an example: its losses are n·T, window by window
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSSES", "correct", "per_example_loss"]
+__all__ = ["LOSSES", "WeightedLoss", "bounded", "correct", "of_rows", "per_example_loss"]
 
 
 def squared(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -63,6 +64,64 @@ def per_example_loss(name: str, label_smoothing: float = 0.0) -> Callable[[Tenso
         return function(outputs, targets, label_smoothing)
 
     return losses
+
+
+def bounded(losses: Tensor, bounds: Tensor) -> Tensor:
+    r"""Huber's loss in terms of the loss itself: $\ell$ up to c, $2\sqrt{c\,\ell} - c$ beyond; the slope is continuous.
+
+    For $\ell = r^2/2$ and $c = \delta^2/2$ it is Huber's $\delta|r| - \delta^2/2$.
+
+    Args:
+        losses: ℓ ≥ 0, shape (n,).
+        bounds: c > 0, shape (n,); inf leaves a loss as it is.
+    """
+    beyond = losses > bounds
+    c = torch.where(beyond, bounds, 1.0)
+    return torch.where(beyond, 2 * (c * torch.where(beyond, losses, 1.0)).sqrt() - c, losses)
+
+
+class WeightedLoss:
+    r"""Per-example losses as a data set weighs them: $w_i\,\rho_i(\ell_i)$; the training loss stays their plain mean.
+
+    Args:
+        loss: (outputs, targets) → $\ell$, from `per_example_loss`.
+        weights: $w$ of mean 1, in the shape of the class targets; None: all 1.
+        bounds: Of ρ = `bounded`, in the same shape; None: ρ is the identity.
+    """
+
+    def __init__(
+        self, loss: Callable[[Tensor, Tensor], Tensor], weights: Tensor | None = None, bounds: Tensor | None = None
+    ) -> None:
+        self.loss, self.weights, self.bounds = loss, weights, bounds
+
+    @property
+    def plain(self) -> bool:
+        """Whether every loss is as it is."""
+        return self.weights is None and self.bounds is None
+
+    def of(self, rows: Tensor | slice) -> "WeightedLoss":
+        """The losses of some rows of the data."""
+        weights, bounds = (None if values is None else values[rows] for values in (self.weights, self.bounds))
+        return WeightedLoss(self.loss, weights, bounds)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The losses of all the rows that it is for.
+
+        Raises:
+            ValueError: If there are more or fewer.
+        """
+        losses = self.loss(outputs, targets)
+        for values in (self.weights, self.bounds):
+            if values is not None and values.numel() != len(losses):
+                raise ValueError(f"rows must be the {values.numel()} of this loss, got {len(losses)}; use of(rows)")
+        if self.bounds is not None:
+            losses = bounded(losses, self.bounds.reshape(-1).to(losses))
+        return losses if self.weights is None else losses * self.weights.reshape(-1).to(losses)
+
+
+def of_rows(loss: Callable[[Tensor, Tensor], Tensor], rows: Tensor | slice) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of some rows: `WeightedLoss.of`, or any other loss as it is."""
+    return loss.of(rows) if isinstance(loss, WeightedLoss) else loss
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "DATA",
+    "INTERVENTIONS",
     "MODELS",
     "OBSERVERS",
     "OPTIMIZERS",
@@ -229,6 +230,21 @@ OBSERVERS: dict[str, dict[str, Option]] = {
     "density": {"every": _count(200), "steps": _count(60), "probes": _count(4)},
     "groups": {"every": _count(1), "by": Option("target")},
     "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option("")},
+}
+
+GROUPS = {"first": Option((), least=0), "second": Option((), least=0)}
+WEIGHT = Option(1.0, least=0)
+
+#: intervention -> option -> what it is; keyword arguments of nets.data.interventions.intervene
+INTERVENTIONS: dict[str, dict[str, Option]] = {
+    "none": {},
+    "drop": GROUPS,
+    "weight": {**GROUPS, "first_weight": WEIGHT, "second_weight": WEIGHT},
+    "relabel": {**GROUPS, "label": Option(-1, least=-1)},
+    "robust": {**GROUPS, "bound": _positive(0.1)},
+    "blur": {**GROUPS, "sigma": _positive(2.0)},
+    "background": {**GROUPS, "rim": Option(0.25, above=0.0, most=0.5)},
+    "feature": {**GROUPS, "everywhere": Option(False)},
 }
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "forecast": "forecast the oscillation of a stopped run, before it goes on",
     "verify": "score a run's forecasts against what came after them",
     "signals": "list a run's opposing signals: when each appears, its pair of groups, when it ends",
+    "intervene": "take a pair out of a run, or change it, and compare: is it the cause?",
     "figures": "draw the figures of theory and experiment",
 }
 

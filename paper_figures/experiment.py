@@ -20,7 +20,7 @@ from nets.forecasts import forecast_rows
 from nets.run import Run
 from paper_figures.style import BLUE, GREEN, GREY, ORANGE, PAGE_WIDTH, RED
 
-__all__ = ["compute", "plot", "plot_contact_sheet"]
+__all__ = ["SHEET", "compute", "config_title", "plot", "plot_contact_sheet"]
 
 NAMES = {
     "digits": "digits",
@@ -75,7 +75,7 @@ def compute(directory: Path) -> dict[str, Any]:
         "sheet": {n: images(run.config, [int(i) for i in g[:SHEET]]) for n, g in groups.items()},
         "labels": {n: run.dataset.targets[g[:SHEET]] for n, g in groups.items()},
         "class_names": run.dataset.class_names,
-        "title": _title(run.config),
+        "title": config_title(run.config),
         "path": None,
     }
     if "spike" in forecasts[-1]:
@@ -87,7 +87,8 @@ def compute(directory: Path) -> dict[str, Any]:
     return data
 
 
-def _title(config: Any) -> str:
+def config_title(config: Any) -> str:
+    """Data, model and loss of a run in words."""
     model = f"{NAMES[config.activation]} MLP" if config.model == "mlp" else config.model
     return f"{NAMES.get(config.data, config.data)}, {model}, {NAMES[config.loss]}"
 

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from paper_figures import experiment, orbit_diagram, phase_diagram, theory, toy_valley
+from paper_figures import causality, experiment, orbit_diagram, phase_diagram, theory, toy_valley
 from paper_figures.style import figure_style
 
 __all__ = ["FIGURES", "FigureEntry", "draw"]
@@ -21,14 +21,15 @@ class FigureEntry:
     Args:
         id: Name, also of the file.
         claim: What it shows, one sentence.
-        needs_run: Whether it is drawn from a run directory with forecasts.
+        needs: What it is drawn from: "" nothing, "run" a run directory with forecasts, "intervention" a folder of
+            ``opposing intervene``.
         compute: Returns the arrays; takes the run directory where one is needed.
         plot: Draws them.
     """
 
     id: str
     claim: str
-    needs_run: bool
+    needs: str
     compute: Callable[..., dict[str, Any]]
     plot: Callable[[dict[str, Any]], Figure]
 
@@ -37,43 +38,57 @@ _ENTRIES = (
     FigureEntry(
         "toy_valley",
         "the idea: depth narrows the valley, descent bounces in it, spikes, and settles where it is wide",
-        False,
+        "",
         toy_valley.compute,
         toy_valley.plot,
     ),
     FigureEntry(
         "theory",
         "closed form, flow and descent of the two-layer model agree; the spike comes long after onset",
-        False,
+        "",
         theory.compute,
         theory.plot,
     ),
     FigureEntry(
         "phase_diagram",
         "over step size and opposing variance: where descent settles, crosses the edge, spikes or diverges",
-        False,
+        "",
         phase_diagram.compute,
         phase_diagram.plot,
     ),
     FigureEntry(
         "orbit_diagram",
         "large steps: two-cycle, chaos and escape where derived, and the boundary between catapult and divergence",
-        False,
+        "",
         orbit_diagram.compute,
         orbit_diagram.plot,
     ),
     FigureEntry(
         "experiment",
         "opposing groups, oscillation and spike of a trained network, forecast before they come",
-        True,
+        "run",
         experiment.compute,
         experiment.plot,
     ),
     FigureEntry(
         "groups",
         "contact sheet of the two groups forecast to oscillate against each other",
-        True,
+        "run",
         experiment.compute,
+        experiment.plot_contact_sheet,
+    ),
+    FigureEntry(
+        "causality",
+        "sharpness, loss and onset without the pair, beside without random and without ill-fitted examples",
+        "intervention",
+        causality.compute,
+        causality.plot,
+    ),
+    FigureEntry(
+        "pair",
+        "contact sheet of the pair that an intervention was about",
+        "intervention",
+        causality.compute_pair,
         experiment.plot_contact_sheet,
     ),
 )
@@ -89,9 +104,10 @@ def draw(name: str, out: Path, run: Path | None = None, formats: tuple[str, ...]
     if name not in FIGURES:
         raise ValueError(f"figure must be one of {', '.join(FIGURES)}; got {name!r}")
     entry = FIGURES[name]
-    if entry.needs_run and run is None:
-        raise ValueError(f"figure {name} needs a run with forecasts, got none; pass --run DIR")
-    data = entry.compute(run) if entry.needs_run else entry.compute()
+    if entry.needs and run is None:
+        what = {"run": "a run with forecasts", "intervention": "a folder of `opposing intervene`"}[entry.needs]
+        raise ValueError(f"figure {name} needs {what}, got none; pass --run DIR")
+    data = entry.compute(run) if entry.needs else entry.compute()
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{name}.{suffix}" for suffix in formats]
     with figure_style():

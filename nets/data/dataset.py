@@ -33,6 +33,9 @@ class Dataset:
         class_names: Names of the k classes or tokens.
         kind: "classes", "regression" or "tokens".
         vocabulary: Number of different input tokens where inputs are tokens, else None.
+        weights: Weight of each per-example loss, shape (n_losses,), of mean 1; None: all 1.
+        bounds: Loss beyond which an example's loss grows as a root only (``nets.losses.bounded``), shape (n_losses,),
+            inf where it does not; None: nowhere.
         truth: What a generator knows about the examples, by name; arrays whose first axis is the example, and others.
     """
 
@@ -44,6 +47,8 @@ class Dataset:
     class_names: tuple[str, ...]
     kind: str = "classes"
     vocabulary: int | None = None
+    weights: np.ndarray | None = None
+    bounds: np.ndarray | None = None
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -53,9 +58,13 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of inputs and targets: equal where the data are equal."""
+        """SHA-256 of inputs, targets, weights and bounds: equal where the data are equal."""
         digest = hashlib.sha256(np.ascontiguousarray(self.inputs).tobytes())
         digest.update(np.ascontiguousarray(self.targets).tobytes())
+        for name in ("weights", "bounds"):
+            values = getattr(self, name)
+            if values is not None:
+                digest.update(name.encode() + np.ascontiguousarray(values, dtype=np.float64).tobytes())
         return digest.hexdigest()
 
     def tensors(
@@ -72,3 +81,16 @@ class Dataset:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=kind, copy=True)
 
         return move(self.inputs), move(self.targets)
+
+    def emphasis(
+        self, dtype: "torch.dtype", device: "str | torch.device" = "cpu"
+    ) -> "tuple[torch.Tensor | None, torch.Tensor | None]":
+        """Weights and bounds, one per target, on a device; None where there are none."""
+        import torch
+
+        shape = self.targets.shape if self.kind == "tokens" else (len(self.targets),)
+        weights, bounds = (
+            None if values is None else torch.tensor(values.reshape(shape), dtype=dtype, device=device)
+            for values in (self.weights, self.bounds)
+        )
+        return weights, bounds

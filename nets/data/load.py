@@ -12,6 +12,7 @@ from .chebyshev import chebyshev
 from .dataset import DataError, Dataset
 from .gaussian import gaussian
 from .images import cifar10, cifar10_pixels, digits, digits_pixels
+from .interventions import intervene, kept_rows
 from .modular import modular
 from .planted import planted
 from .text import text
@@ -22,7 +23,7 @@ GENERATED = {"digits": digits, "chebyshev": chebyshev, "modular": modular, "plan
 
 
 def load_data(config: TrainConfig) -> Dataset:
-    """``config.n_examples`` examples of ``config.data``; the run's seed does not change them.
+    """``config.n_examples`` examples of ``config.data``, then its intervention; the run's seed does not change them.
 
     A user's function ``package.module:function`` is called as ``function(n_examples, **options)`` and returns a
     `Dataset`, or inputs (n, ...) and targets: integers for classes, floats for regression.
@@ -30,6 +31,10 @@ def load_data(config: TrainConfig) -> Dataset:
     Raises:
         DataError: If the data are missing, broken or fewer than asked for.
     """
+    return intervene(_load(config), config.intervention, **config.intervention_settings)
+
+
+def _load(config: TrainConfig) -> Dataset:
     options = config.data_settings
     if is_import_path(config.data):
         return _user_data(config.data, config.n_examples, options)
@@ -44,8 +49,8 @@ def images(config: TrainConfig, indices: Sequence[int] | np.ndarray) -> np.ndarr
     """The raw images of some examples, for looking at them.
 
     Args:
-        config: Configuration of the run.
-        indices: Example indices in [0, n_examples).
+        config: Configuration of the run; images are shown as they were before its intervention.
+        indices: Example indices of the run, in [0, n_examples) unless it dropped some.
     Returns:
         uint8 in 0..255: shape (m, 32, 32, 3) for cifar10, (m, 8, 8) for digits; other images (m, *image_shape),
         from −3 to 3 of the data's deviation.
@@ -53,15 +58,17 @@ def images(config: TrainConfig, indices: Sequence[int] | np.ndarray) -> np.ndarr
         DataError: If the data cannot be read or are no images, or an index is out of range.
     """
     rows = np.asarray(indices, dtype=np.int64).reshape(-1)
-    if rows.size and (rows.min() < 0 or rows.max() >= config.n_examples):
+    kept = kept_rows(config.n_examples, config.intervention, **config.intervention_settings)
+    if rows.size and (rows.min() < 0 or rows.max() >= len(kept)):
         wrong = rows.min() if rows.min() < 0 else rows.max()
-        raise DataError(f"indices must lie in [0, {config.n_examples}), got {wrong}; pass indices of the run")
+        raise DataError(f"indices must lie in [0, {len(kept)}), got {wrong}; pass indices of the run")
+    rows = kept[rows]
     classes = config.data_settings.get("classes", ())
     if config.data == "digits":
         return digits_pixels(config.n_examples, rows, classes)
     if config.data == "cifar10":
         return cifar10_pixels(config, rows, classes)
-    dataset = load_data(config)
+    dataset = _load(config)
     if dataset.image_shape is None:
         raise DataError(f"data must be images to be looked at, {dataset.name} are not; choose data with images")
     scaled = (dataset.inputs[rows] / (6 * dataset.inputs.std()) + 0.5).clip(0, 1)

@@ -15,8 +15,9 @@ class FiguresCommand:
     """Draw figures, or list them.
 
     Attributes:
-        names: Figure ids, "all", or "list".
-        run: Run directory with forecasts, for the figures of an experiment.
+        names: Figure ids, "all" (but those of an intervention), or "list".
+        run: Run directory with forecasts, for the figures of an experiment; folder of ``opposing intervene`` for those
+            of an intervention.
         out: Folder for the files, PNG and PDF each.
     """
 
@@ -35,10 +36,13 @@ def run(command: FiguresCommand) -> int:
     if command.names in (("list",), ()):
         width = max(map(len, FIGURES)) + 2
         for entry in FIGURES.values():
-            needs = "  (needs --run)" if entry.needs_run else ""
+            needs = {"": "", "run": "  (needs --run)", "intervention": "  (--run: folder of `opposing intervene`)"}[
+                entry.needs
+            ]
             print(f"{entry.id:<{width}}{entry.claim}{needs}")
         return 0
-    names = list(FIGURES) if command.names == ("all",) else list(command.names)
+    every = [name for name, entry in FIGURES.items() if entry.needs != "intervention"]
+    names = every if command.names == ("all",) else list(command.names)
     for name in names:
         for file in draw(name, command.out, command.run):
             print(file)

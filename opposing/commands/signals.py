@@ -101,6 +101,7 @@ def print_signals(content: dict) -> None:
 
     table = Table(title="Opposing signals", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     headings = (
+        "#",
         "steps",
         "peak",
         "S/critical",
@@ -115,7 +116,7 @@ def print_signals(content: dict) -> None:
     )
     for heading in headings:
         table.add_column(heading, overflow="fold")
-    for row in content["signals"]:
+    for k, row in enumerate(content["signals"]):
         pair = row["pair"]
         groups = [
             [str(i) for i, s in zip(pair["members"], pair["signs"], strict=True) if s == sign] for sign in (1, -1)
@@ -124,6 +125,7 @@ def print_signals(content: dict) -> None:
             f"{len(g)}: {', '.join(g[:SHOWN])}{', ...' if len(g) > SHOWN else ''}" if g else "–" for g in groups
         )
         table.add_row(
+            str(k),
             f"{row['begin']}–{'' if row['open'] else row['end']}",
             str(row["peak"]),
             number(row["sharpness_over_critical_at_peak"]),
