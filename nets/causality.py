@@ -33,10 +33,11 @@ from .config import TrainConfig
 from .data import DataError, load_data
 from .descent import Problem
 from .files import RunError, read_json, write_json
-from .forecasting import record_arrays, run_losses, stop_at_sharpness
+from .forecasting import run_losses, stop_at_sharpness
 from .forecasts import add_forecast, forecast_registration
 from .losses import correct
 from .options import INTERVENTIONS, Option, OptionError, parse_options
+from .recorded_losses import known_losses
 from .run import Run, build_run, create_run
 
 __all__ = ["ACTIONS", "Question", "answer", "create_arms", "prepare"]
@@ -170,7 +171,7 @@ def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path
     at = forecast["question"]["at"] or 0
     control = runs["control"]
     critical = control.config.critical_sharpness
-    records = {name: record_arrays(run) for name, run in runs.items()}
+    records = {name: _series(run) for name, run in runs.items()}
     first = {name: 0 if name == "control" else at for name in runs}
     known = measure_outcome(records["control"], critical, 0)
     shortest = min(len(r["loss"]) + first[name] for name, r in records.items())
@@ -185,6 +186,11 @@ def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path
     result = {"compared_at_step": compared, "critical": critical, "question": forecast["question"], "runs": rows}
     write_json(Path(directory) / "effects.json", result)
     return result
+
+
+def _series(run: Run) -> dict[str, np.ndarray]:
+    history = run.history()
+    return {name: history[name].values for name in ("loss", "sharpness")}
 
 
 def _said(forecast: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -208,6 +214,8 @@ def _control_config(parent: Run, question: Question) -> TrainConfig:
             f"optimizer {config.optimizer} has no constant critical sharpness to make the forecast at; "
             "intervene in a run of gradient descent"
         )
+    if parent.first_step:
+        raise RunError(f"{parent.directory} must begin at step 0, it is a fork at {parent.first_step}; take its parent")
     if config.intervention != "none":
         raise RunError(f"{parent.directory} must have no intervention, it has {config.intervention}; take its parent")
     if question.at is not None and not (config.plain_descent and question.at < config.steps - 1):
@@ -239,19 +247,18 @@ def _to_moment(control: Run, question: Question, advance: Any) -> None:
 
 
 def _forecast(control: Run, question: Question, by_losses: Groups | None) -> dict[str, Any]:
-    record = record_arrays(control)
     losses, params = run_losses(control), [p.detach() for p in control.parameters().parameters()]
     vector = control.eigenvector()
     projection = project_losses(losses, params, vector).double().cpu().numpy()
     curvature = attribute(losses, params, vector).curvatures.double()
-    s = record["sharpness"].astype(np.float64)
+    s = _series(control)["sharpness"].astype(np.float64)
     critical = control.config.critical_sharpness
     if not np.isfinite(s[-1]):
         raise RunError(f"at must be a step at which the sharpness is measured, got {control.step}; see eig_every")
     groups = {"pair": by_losses or _strongest(detect_in_projections(projection).pairs, question, len(projection))}
     if question.controls:
         groups["random"] = random_groups(len(projection), groups["pair"], question.seed)
-        groups["highest_loss"] = highest_loss_groups(record["example_loss"][-1], groups["pair"])
+        groups["highest_loss"] = highest_loss_groups(losses(params).detach().cpu(), groups["pair"])
     intervention, options = _spelled(question, groups["pair"], projection)
     arms = {}
     for name, g in groups.items():
@@ -287,9 +294,9 @@ def _forecast(control: Run, question: Question, by_losses: Groups | None) -> dic
 
 def _pair(parent: Run, question: Question) -> Groups:
     """The pairs asked for, as `opposing signals` lists them."""
-    losses = parent.history()["example_loss"].values
-    pairs = [signal.pair for signal in find_signals(losses, outliers=False).signals]
-    return _strongest(pairs, question, losses.shape[1])
+    losses = known_losses(parent.config, parent.history(), parent.first_step)
+    pairs = [signal.pair for signal in find_signals(losses, parent.first_step, outliers=False).signals]
+    return _strongest(pairs, question, parent.dataset.n_losses)
 
 
 def _strongest(pairs: Sequence[OpposingPair], question: Question, n: int) -> Groups:
