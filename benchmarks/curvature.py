@@ -37,14 +37,11 @@ SHARE = 0.1  # of the examples, in the surrogate
 MODES: dict[str, tuple[str, bool, dict]] = {  # where, steered by a surrogate, options of the tracker
     "midpoint, steered, tol 3e-3": ("midpoint", True, {"tol": 3e-3}),
     "midpoint, steered, tol 1e-3": ("midpoint", True, {"tol": 1e-3}),
-    "midpoint, tol 1e-3": ("midpoint", False, {"tol": 1e-3}),
     "iterate, steered, tol 1e-2": ("iterate", True, {"tol": 1e-2}),
     "iterate, steered, tol 3e-3": ("iterate", True, {"tol": 3e-3}),
     "iterate, steered, tol 1e-3": ("iterate", True, {"tol": 1e-3}),
-    "iterate, steered, two spaces, tol 1e-3": ("iterate", True, {"tol": 1e-3, "parity": 2}),
     "iterate, two spaces, tol 1e-3": ("iterate", False, {"tol": 1e-3, "parity": 2}),
     "top 5, iterate, steered, tol 1e-3": ("iterate", True, {"k": 5, "tol": 1e-3}),
-    "top 5, iterate, steered, tol 3e-3": ("iterate", True, {"k": 5, "tol": 3e-3}),
 }
 FIVE = 5  # steps from one reference of the five largest to the next
 
