@@ -252,11 +252,13 @@ class SteeredMeasurement:
         self.products += 1
         true = self.operator(self.v[which])
         missed = true - self.w[which]
-        seen, doubt = float(missed.norm()), float(np.sqrt(self.doubts[which, which]))
+        seen, doubt = float(missed.norm()), float(self._doubt(self.doubts, self.shifts)[0][which])
         if np.isfinite(seen):
             self._learn(seen, doubt)
         noise = 10 * torch.finfo(true.dtype).eps * abs(self.values[0])
-        share = torch.from_numpy(self.doubts[:, which] / (self.doubts[which, which] + noise**2)).to(missed)
+        # rounding may leave a known one below 0, and its covariances say nothing
+        variance = max(self.doubts[which, which], 0.0) + noise**2 + 1e-12 * self.doubts.diagonal().max()
+        share = torch.from_numpy(self.doubts[:, which] / variance).to(missed)
         share[which] = 1.0
         with full_precision():
             for i, part in enumerate(share.tolist()):

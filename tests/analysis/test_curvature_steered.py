@@ -103,6 +103,15 @@ def test_a_useless_surrogate_costs_products_not_correctness(name):
         matrix = turn @ matrix @ turn.T
 
 
+def test_products_in_directions_known_already_do_no_harm():
+    tracker = CurvatureTracker(2, tol=1e-11, check_every=100)
+    for i in range(4):
+        matrix = spectrum(0, VALUES) + 0.1 * i * spectrum(5, VALUES)
+        found = tracker.measure(product(matrix), ZERO, product(matrix + 0.1 * spectrum(9, VALUES)))
+        exact = torch.linalg.eigvalsh(matrix).flip(0)[:2]
+        assert found.values.numpy() == pytest.approx(exact.numpy(), rel=1e-9)
+
+
 def test_a_perfect_surrogate_leaves_no_products_to_take():
     tracker = CurvatureTracker(2, tol=1e-4)
     for i in range(6):

@@ -17,6 +17,8 @@ from nets.files import RunError
 from nets.run import Run, create_run
 from opposing.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def quick():
     """A run whose steps cost next to nothing."""
@@ -177,19 +179,26 @@ def test_a_small_file_system_fills_up_and_the_run_goes_on_after(tmp_path, capsys
 # --- no permission ------------------------------------------------------------------------------------
 
 
-def as_nobody(task):
-    """Run ``task`` in a fork without root's right to write anywhere; its exit code."""
-    pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            if os.geteuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            code = task()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def as_nobody(code, *args):
+    """Run Python code in a process that, once it is loaded, loses root's right to write anywhere."""
+    command = [sys.executable, "-B", "-c", NOBODY + code, *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+NOBODY = """
+import os, sys, numpy, zarr, torch.fx.experimental.symbolic_shapes
+import nets.run, nets.descent, opposing.cli, opposing.commands.train, opposing.progress
+from nets.config import TrainConfig
+from nets.data import load_data
+load_data(TrainConfig(n_examples=20))
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+"""
+OPPOSING = "import sys; from opposing.cli import main; sys.exit(main(sys.argv[1:]))"
+READABLE = "import os, sys, numpy; sys.exit(not all(os.access(p, os.R_OK) for p in [numpy.__file__, *sys.argv[1:]]))"
+ROWS = "import sys; from nets.run import Run; sys.exit(len(Run.open(sys.argv[1]).history().step))"
 
 
 def lock_up(folder, mode):
@@ -197,24 +206,26 @@ def lock_up(folder, mode):
         path.chmod((0o755 if path.is_dir() else 0o644) if mode == "open" else (0o555 if path.is_dir() else 0o444))
 
 
-def test_a_folder_that_cannot_be_written_is_read_and_refused_for_writing(half, base, tmp_path, capfd):
+def test_a_folder_that_cannot_be_written_is_read_and_refused_for_writing(half, base, tmp_path):
     for parent in (tmp_path, *tmp_path.parents):
         if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
             parent.chmod(0o755)  # pytest's are closed to others
-    if as_nobody(lambda: 0 if all(map(os.access, (np.__file__, __file__, half), [os.R_OK] * 3)) else 1):
+    if as_nobody(READABLE, __file__, half).returncode:
         pytest.skip("the user nobody cannot read this installation: writing without permission is NOT tested")
     before = contents(half)
     lock_up(tmp_path, "closed")
     try:
-        assert as_nobody(lambda: main(["train", "--resume", str(half)])) == 2
-        err = capfd.readouterr().err.strip()
+        refused = as_nobody(OPPOSING, "train", "--resume", half)
+        assert refused.returncode == 2
+        err = refused.stderr.strip()
         assert err.startswith(f"opposing train: {half} must take what is written, got Permission denied; ")
         assert len(err.splitlines()) == 1
-        assert as_nobody(lambda: main(["train", "--out", str(tmp_path / "new")])) == 2
-        err = capfd.readouterr().err.strip()
+        refused = as_nobody(OPPOSING, "train", "--out", tmp_path / "new")
+        assert refused.returncode == 2
+        err = refused.stderr.strip()
         assert err.startswith(f"opposing train: {tmp_path / 'new'} must take what is written, got Permission denied; ")
         assert len(err.splitlines()) == 1
-        assert as_nobody(lambda: 0 if len(Run.open(half).history().step) == 7 else 1) == 0
+        assert as_nobody(ROWS, half).returncode == 7
     finally:
         lock_up(tmp_path, "open")
     assert contents(half) == before
