@@ -263,7 +263,8 @@ class SteeredMeasurement:
         with full_precision():
             for i, part in enumerate(share.tolist()):
                 self.w[i].add_(missed, alpha=part)
-        self.doubts, self.shifts = _known(self.doubts, which), _known(self.shifts, which)
+        learnt = max(self.doubts[which, which], 0.0) / variance
+        self.doubts, self.shifts = _known(self.doubts, which, learnt), _known(self.shifts, which, learnt)
         self._symmetrise()
         self._ritz()
 
@@ -336,11 +337,11 @@ def _small(array: Tensor) -> np.ndarray:
     return array.to("cpu", torch.float64).numpy()
 
 
-def _known(matrix: np.ndarray, i: int) -> np.ndarray:
-    """Covariance left once entry i is known."""
+def _known(matrix: np.ndarray, i: int, learnt: float = 1.0) -> np.ndarray:
+    """Covariance left once entry i is known, of which the others learn a share."""
     if not matrix[i, i] > 0:
         return matrix.copy()
-    left = matrix - np.outer(matrix[:, i], matrix[i]) / matrix[i, i]
+    left = matrix - learnt * np.outer(matrix[:, i], matrix[i]) / matrix[i, i]
     left[i, :] = left[:, i] = 0.0
     return left
 

@@ -109,7 +109,9 @@ def test_products_in_directions_known_already_do_no_harm():
         matrix = spectrum(0, VALUES) + 0.1 * i * spectrum(5, VALUES)
         found = tracker.measure(product(matrix), ZERO, product(matrix + 0.1 * spectrum(9, VALUES)))
         exact = torch.linalg.eigvalsh(matrix).flip(0)[:2]
-        assert found.values.numpy() == pytest.approx(exact.numpy(), rel=1e-9)
+        error = (found.values / exact - 1).abs()
+        assert (error <= found.errors + 1e-13).all()  # what a hundred products leave, the estimate says
+        assert not (found.converged & (error > 1e-11)).any()
 
 
 def test_a_perfect_surrogate_leaves_no_products_to_take():
