@@ -147,6 +147,8 @@ def run_case(case: Case, steps: int, chunk: int | None, every: int) -> list[dict
     def add(where: str, metric: str, value, unit: str, baseline: str = "", base=None) -> None:
         print(f"{label:<44}{where:<44}{metric:<46}{value if value is None else round(value, 7)}", flush=True)
         about: dict = {"baseline": baseline, "baseline_value": base, "packages": PACKAGES}
+        if case.inputs.is_cuda:
+            about["device"] = torch.cuda.get_device_name(case.inputs.device)
         rows.append(row("curvature", f"{label}; {where}", metric, value, unit, **about))
 
     single = LossCurvature(case.module, case.loss, case.inputs, case.targets, chunk_size=chunk)

@@ -52,8 +52,9 @@ def best_eigsh(points: list[tuple[Counted, np.ndarray]], k: int) -> tuple[float,
                 start = vectors[:, -1].copy()
                 if not right:
                     break
-            if right and (best is None or np.mean(used) < best[0]):
-                best = float(np.mean(used)), f"ncv {ncv}, tol {tol:g}"
+            warm = float(np.mean(used[1:] or used))  # the first one starts cold
+            if right and (best is None or warm < best[0]):
+                best = warm, f"ncv {ncv}, tol {tol:g}"
     return best
 
 

@@ -92,16 +92,14 @@ class LossCurvature:
         if not 1 <= size <= self.n:
             raise ValueError(f"size must lie in 1..{self.n}, got {size}; pass about a tenth of the examples")
         kept = torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))[:size]
-        inputs, targets = (torch.cat([chunk[i] for chunk in self.chunks]) for i in (0, 1))
-        kept = kept.to(inputs.device)
         return LossCurvature(
             self.module,
             self.loss,
-            inputs[kept],
-            targets[kept],
+            *zip(*self.chunks, strict=True),
             chunk_size=self.chunk_size,
             kind=self.kind,
             parameters=self.names,
+            examples=kept.to(self.chunks[0][0].device),
         )
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .estimate import estimated_errors
+from .estimate import estimated_errors, scale
 from .measurement import Eigenpairs, Settings
 from .subspace import full_precision
 from .vectors import Matvec
@@ -287,11 +287,11 @@ class SteeredMeasurement:
         complete = level is None or self.k == self.v.shape[1]
         if level is not None and finite and self.k < len(self.values):
             complete = complete or float(self.values[self.k]) < level
-        size = np.maximum(np.abs(self.values[:k]), np.finfo(float).tiny)
+        doubts, _ = self._doubt(self.doubts, self.shifts)
         found = Eigenpairs(
             values=torch.from_numpy(self.values[:k].copy()),
             vectors=self.v[:k].clone(),
-            residuals=torch.from_numpy(np.hypot(residuals[:k], self._doubt(self.doubts, self.shifts)[0][:k]) / size),
+            residuals=torch.from_numpy(np.hypot(residuals[:k], doubts[:k]) / scale(self.values[:k])),
             errors=torch.from_numpy(errors[:k].copy()),
             converged=torch.from_numpy(errors[:k] <= self.settings.tol),
             checked=False,

@@ -25,8 +25,8 @@ class CurvatureTracker:
     Lanczos run from a random start in the complement bounds what may have been missed
     (``certificate``): only values that passed are ``converged``.
 
-    With a surrogate, a cheap operator that resembles the matrix, most calls need one product or none
-    (``steered``).
+    A surrogate, a cheap operator that resembles the matrix, spares products between the checks (``steered``); one
+    whose relative error is found to exceed 0.3 is left aside.
 
     Args:
         k: Number of pairs wanted.

@@ -16,8 +16,8 @@ ROOT = HARNESS.parents[2]
 @pytest.mark.parametrize(
     ("run", "steps", "kills"),
     [
-        ("gd-mlp", 400, 6),
-        ("split_sgd-vit", 160, 6),
+        ("gd-mlp", 700, 20),
+        ("split_sgd-vit", 250, 10),
         pytest.param("adam-mlp", 400, 10, marks=pytest.mark.slow),
         pytest.param("heavy_ball-vit", 250, 10, marks=pytest.mark.slow),
     ],
