@@ -65,17 +65,19 @@ def measure_outcome(
     Args:
         record: Arrays ``loss`` and ``sharpness``, shape (steps,).
         critical: Critical sharpness, 2/η for gradient descent; None: there is no constant one, hence no onset.
-        at: Step at which the sharpness is compared, counted from 0 of the record that starts at ``first_step`` = 0.
+        at: Step at which the sharpness is compared, as the run numbers its steps; without a row for it the outcome's
+            sharpness is None.
         accuracy, held_out_accuracy: Passed on.
         first_step: Step number of the first row.
     """
     s = np.asarray(record["sharpness"], dtype=np.float64)
-    window = s[max(0, at - first_step - AVERAGED + 1) : at - first_step + 1]
+    row = at - first_step
+    window = s[max(0, row - AVERAGED + 1) : row + 1] if 0 <= row < len(s) else s[:0]
     window = window[np.isfinite(window)]
     onset = None if critical is None else onset_step(s, 2.0 / critical)
     loss = np.asarray(record["loss"], dtype=np.float64)
     return Outcome(
-        float(window.mean()) if window.size and at - first_step < len(s) else None,
+        float(window.mean()) if window.size else None,
         None if onset is None else onset + first_step,
         loss_spike(loss),
         float(loss[-1]),

@@ -166,20 +166,21 @@ def create_arms(forecast: Mapping[str, Any], directory: Path | str) -> dict[str,
 def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path | str) -> dict[str, Any]:
     """Outcome of every run beside its forecast; written to effects.json.
 
-    The sharpness is compared at the control's onset, or where it has none at the end of the shortest run.
+    All runs are measured from the step where the arms start. The sharpness is compared at the control's onset, or where
+    it has none from there on, at the end of the shortest run.
     """
     at = forecast["question"]["at"] or 0
     control = runs["control"]
     critical = control.config.critical_sharpness
     records = {name: _series(run) for name, run in runs.items()}
-    first = {name: 0 if name == "control" else at for name in runs}
-    known = measure_outcome(records["control"], critical, 0)
-    shortest = min(len(r["loss"]) + first[name] for name, r in records.items())
+    records["control"] = {name: values[at:] for name, values in records["control"].items()}
+    known = measure_outcome(records["control"], critical, at, first_step=at)
+    shortest = min(len(r["loss"]) for r in records.values()) + at
     compared = shortest - 1 if known.onset is None else min(known.onset, shortest - 1)
     rows: dict[str, Any] = {}
     for name, run in runs.items():
         seen, unseen = _accuracies(run)
-        outcome = measure_outcome(records[name], critical, compared, seen, unseen, first[name])
+        outcome = measure_outcome(records[name], critical, compared, seen, unseen, at)
         rows[name] = {"outcome": outcome.to_dict(), "status": run.status.status, "forecast": _said(forecast, name)}
         base = rows["control"]["outcome"]
         rows[name]["ratio"] = _ratio(outcome, base["sharpness"])

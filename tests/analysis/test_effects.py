@@ -65,6 +65,7 @@ def test_outcome_reads_the_record():
     assert (late.sharpness, late.onset, late.steps) == (3.0, 105, 107)
     assert measure_outcome(record, None, 4).onset is None
     assert measure_outcome(record, 99.0, 50).sharpness is None  # the record does not reach it
+    assert measure_outcome(record, 5.5, 3, first_step=5).sharpness is None  # it starts later
     broken = measure_outcome({"sharpness": s * np.nan, "loss": s * np.nan}, 5.5, 4).to_dict()
     assert broken["spike"] is None
     assert broken["final_loss"] is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_runs import assert_same_run
 
+from analysis.effects import loss_spike
 from nets.causality import ACTIONS, Question, answer, create_arms, prepare
 from nets.config import TrainConfig
 from nets.files import RunError
@@ -134,6 +135,25 @@ def test_an_intervention_that_changes_nothing_gives_the_control(tmp_path, at):
     assert forecast["arms"]["pair"]["ratio"] == pytest.approx(1, abs=2e-3)
     for name in ("final_loss", "accuracy", "held_out_accuracy"):
         assert result["pair"]["outcome"][name] == result["control"]["outcome"][name]
+
+
+def test_arms_that_start_after_the_onset_are_measured_over_their_own_steps(tmp_path, experiment):
+    """An intervention that changes nothing again: whatever is measured must be the control's over the same steps."""
+    folder, _, _, _, done = experiment
+    at = done["runs"]["control"]["outcome"]["onset"] + 15
+    question = Question("robust", ("bound=1e9",), by="projections", at=at, controls=False)
+    forecast = prepare(Run.open(folder / "parent"), question, tmp_path)
+    runs = create_arms(forecast, tmp_path)
+    for run in runs.values():
+        run.advance()
+    result = answer(forecast, runs, tmp_path)
+    control, pair = (result["runs"][name]["outcome"] for name in ("control", "pair"))
+    assert result["compared_at_step"] >= at
+    assert pair["sharpness"] == pytest.approx(control["sharpness"], rel=0.01)
+    assert result["runs"]["pair"]["ratio"] == pytest.approx(1, abs=0.01)
+    for name in ("spike", "final_loss", "steps"):
+        assert pair[name] == control[name]
+    assert control["spike"] == loss_spike(runs["control"].history().loss.values[at:])
 
 
 def test_rebalancing_equalises_the_sides_gradients(tmp_path, experiment):
