@@ -192,12 +192,13 @@ def main() -> None:
             if setting != "planted" and "OPPOSING_DATA" not in os.environ:
                 print(f"{setting} needs OPPOSING_DATA, the folder that holds cifar10/: left out")
                 continue
-            rows += rows_of(setting, {seed: one_seed(setting, seed, work) for seed in args.seeds})
+            made = rows_of(setting, {seed: one_seed(setting, seed, work) for seed in args.seeds})
+            rows += made
+            if not args.only:
+                write("causality", made, part=made[0]["case"])
     for line in rows:
         if ": mean" in line["metric"] or "without onset" in line["metric"]:
             print(f"{line['case']:<28}{line['metric']:<80}{line['value']:.3g}")
-    if not args.only:
-        write("causality", rows)
 
 
 if __name__ == "__main__":

@@ -132,11 +132,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--chunk", type=int, default=None, help="examples at a time; by default all")
     args = parser.parse_args()
-    rows: list[dict] = []
     for name in args.cases:
         case = CASES[name](int(EXAMPLES[name] * args.scale)).to(args.device)
-        rows += run_case(case, args.steps, args.chunk, args.every)
-        write("curvature", rows)  # after every case: the next one may take long
+        write("curvature", run_case(case, args.steps, args.chunk, args.every), part=f"{name}, ")
 
 
 def run_case(case: Case, steps: int, chunk: int | None, every: int) -> list[dict]:

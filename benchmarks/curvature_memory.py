@@ -70,9 +70,8 @@ def main() -> None:
     if args.one:
         one(*args.one, args.scale)
         return
-    rows: list[dict] = []
     for name in args.cases:
-        found = {}
+        rows, found = [], {}
         for way in WAYS:
             command = [sys.executable, __file__, "--scale", str(args.scale), "--one", name, way]
             found[way] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -95,7 +94,7 @@ def main() -> None:
                 )
             )
             rows.append(row("curvature_memory", case, "peak of the process over the plain one", whole, "1", **about))
-    write("curvature_memory", rows)
+        write("curvature_memory", rows, part=f"{name}, ")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ iterates, effective sharpness at midpoints (every third step), each averaged ove
 """
 
 import argparse
-import json
 import time
 
 import numpy as np
 import torch
-from rows import RESULTS, row, write
+from rows import row, write
 from scipy.integrate import solve_ivp
 
 from analysis.curvature import CurvatureTracker, LossCurvature, midpoint, precondition
@@ -21,7 +20,6 @@ from nets.config import TrainConfig
 from nets.data import load_data
 from nets.losses import per_example_loss
 
-FILE = RESULTS / "flows.json"
 WINDOW = 101
 SPACING = 3  # steps from one measured sharpness of the run to the next
 BARS = {"loss": 0.02, "sharpness": 0.03}
@@ -172,9 +170,7 @@ def main() -> None:
     for name in args.cases:
         for seed in args.seeds if name in CASES else [0]:
             rows = central_flow(name, seed, args.start, args.steps) if name in CASES else gradient_flow(args.until)
-            made = {r["case"] for r in rows}
-            old = json.loads(FILE.read_text()) if FILE.exists() else []
-            write("flows", [r for r in old if r["case"] not in made] + rows)
+            write("flows", rows, part=rows[0]["case"] if name in CASES else name)
 
 
 if __name__ == "__main__":

@@ -61,17 +61,20 @@ def main() -> None:
             add(case, f"signal {name}: first step", other.begin, signal.begin)
             add(case, f"signal {name}: last step", other.end, signal.end)
             add(case, f"signal {name}: members at its peak", len(other.pair.members), len(signal.pair.members))
-        right = wrong = all_members = 0
+        right = wrong = all_members = alone = missed = 0
         for first, last in windows:
             one = detect_in_losses(losses[first : last + 1], first).significant(full.level, outliers=False)
             two = detect_in_moves(moves, first, last)[0].significant(full.level, outliers=False)
-            if one and two:
-                members = set(one[0].members)
-                all_members += len(members)
-                right += len(members & set(two[0].members))
-                wrong += len(set(two[0].members) - members)
+            members, others = (set(found[0].members) if found else set() for found in (one, two))
+            all_members += len(members)
+            right += len(members & others)
+            wrong += len(others - members)
+            alone += bool(two) and not one
+            missed += bool(one) and not two
         add(case, "members of the strongest pair, all windows", right, all_members)
         add(case, "members that it has not", wrong)
+        add(case, "windows with a pair in the moves alone", alone, len(windows))
+        add(case, "windows with a pair in all losses alone", missed, len(windows))
     write("moves", rows)
 
 

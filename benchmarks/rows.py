@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -43,15 +44,23 @@ def row(
         "ratio": ratio,
         "device": device,
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "command": "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "date": datetime.date.today().isoformat(),
     }
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> None:
-    """Keep the rows in ``results/<name>.json``."""
+def write(name: str, rows: list[dict[str, Any]], part: str | None = None) -> None:
+    """Keep the rows in ``results/<name>.json``; given a ``part``, rows whose case does not begin with it stay there."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text()) if part is not None and path.exists() else []
+    rows = [r for r in old if not r["case"].startswith(part or "")] + rows
+    path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
+
+
+def _command() -> str:
+    data = ["OPPOSING_DATA=..."] if os.environ.get("OPPOSING_DATA") else []
+    return " ".join([*data, "python", shlex.join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])])
 
 
 def _version(package: str) -> str:

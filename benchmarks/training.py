@@ -1,10 +1,10 @@
 """Time of a full-batch step with every example's loss recorded, against two other loops on the same work.
 
-Ours is ``Run.advance`` itself, record and checkpoint on disk included, the sharpness switched off, once with fused
-kernels and once compiled; the bars are for the faster of the two. The others take
-their steps inside its callback, one after the other, so that all see the same machine; medians. "plain" is the fastest
-of four: PyTorch's own or our layers, compiled or not, channels-last. "chunked" works as the edge-of-stability code of
-locuslab does: a loader, a forward pass of its own for the losses, gradients accumulated over four chunks.
+Ours is ``Run.advance`` itself, record and checkpoint on disk included, the sharpness switched off, with exact, fused
+and compiled kernels, each held to the bars. The others take their steps inside its callback, one after the other, so
+that all see the same machine; medians. "plain" is the fastest of four: PyTorch's own or our layers, compiled or not,
+channels-last. "chunked" works as the edge-of-stability code of locuslab does: a loader, a forward pass of its own for
+the losses, gradients accumulated over four chunks.
 
     python benchmarks/training.py --threads 2          # on a quiet machine
 """
@@ -27,6 +27,7 @@ from nets.run import Run, create_run
 
 CLOCK = time.perf_counter
 CHUNKS = 4
+KERNELS = ("exact", "fused", "compiled")
 COMMIT_EVERY = TrainConfig.checkpoint_every
 IMAGES = (
     {"data": "cifar10"}
@@ -113,13 +114,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=102, help="two blocks of the record at least")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--ours", nargs="+", choices=("fused", "compiled"), default=("fused", "compiled"))
+    parser.add_argument("--ours", nargs="+", choices=KERNELS, default=KERNELS)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: where others use the machine")
     args = parser.parse_args()
     global CLOCK
     CLOCK = time.perf_counter if args.clock == "wall" else time.process_time
-    rows: list[dict] = []
     for name in args.cases:
+        rows: list[dict] = []
         for ours in args.ours:
             options = {"loss": "cross_entropy", "steps": args.steps, "eig_every": 0, "threads": args.threads}
             config = TrainConfig(**options, **CASES[name], kernels=ours)
@@ -129,7 +130,7 @@ def main() -> None:
                 for a, b in zip(values[:20], losses["ours"], strict=False):
                     np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3, err_msg=f"{name}: {other}")
             rows += report(f"{name}, {ours}, {args.threads} threads, {args.clock} time", times)
-            write("training", rows)
+        write("training", rows, part=f"{name}, ")
 
 
 def report(case: str, times: dict[str, list[float]]) -> list[dict]:

@@ -85,6 +85,8 @@ def process(rank: int, request: dict, port: str, log: Path) -> int:
     for stream in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     who, number, sent = request.get("die") or (None, 0, 0)
+    # a job of a shell in the background inherits an ignored SIGINT, which Python then leaves ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if rank == who:
         die_at(number, sent)
     return main(request["args"])

@@ -90,7 +90,6 @@ def test_processes_equal_one_within_rounding_after_50_steps(tmp_path, launch, si
         result = train(launch, processes, tmp_path / name, config)
         assert result["codes"] == [0] * processes, result["text"]
     bound = 50 * float(torch.finfo(getattr(torch, dtype)).eps)
-    assert bound < {"float32": 1e-5, "float64": 1e-10}[dtype]
     apart = differences(tmp_path / "more", tmp_path / "one")
     assert max(apart.values()) < bound, apart
     assert apart["parameters"] > 0  # they are not one computation
