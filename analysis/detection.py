@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.curvature import flatten
 from analysis.curvature.attribution import attribute
-from analysis.decomposition import distinct_components
+from analysis.decomposition import MAD_TO_DEVIATION, distinct_components
 from analysis.demodulation import BLOCK, STRIDE, demodulated_blocks
 from analysis.opposition import (
     OUTLIER,
@@ -162,30 +162,36 @@ class Detection:
         }
 
 
+def membership(weights: np.ndarray, members: np.ndarray) -> dict[str, Any]:
+    """What a pair says of its members, strongest first: they, their signs, their opposition and amplitude by weight."""
+    return {
+        "members": tuple(int(i) for i in members),
+        "signs": tuple(1 if weights[i] > 0 else -1 for i in members),
+        "opposition": balance(weights[members]) if members.size else 0.0,
+        "amplitude": float(np.abs(weights[members]).mean()) if members.size else NAN,
+    }
+
+
 def make_pair(weights: np.ndarray, p_signs: float, seed: int, **measured: Any) -> OpposingPair:
-    """A pair from its weights: members, signs and what follows from them."""
-    members = outlier_members(weights)
+    """A pair from its weights: its membership and what else follows from them; ``measured`` goes first."""
     size = np.abs(weights)
     p_outliers = outlier_p_value(weights, seed=seed)
     defaults: dict[str, Any] = {
-        "amplitude": NAN,
         "growth_rate": NAN,
         "energy_share": NAN,
         "sharpness_share": None,
         "series": np.empty(0),
-        "opposition": balance(weights[members]) if members.size else 0.0,
         "opposition_from": "weights",
     }
+    held = membership(weights, outlier_members(weights))
     return OpposingPair(
         weights=weights,
-        members=tuple(int(i) for i in members),
-        signs=tuple(1 if weights[i] > 0 else -1 for i in members),
         p_value=max(p_signs, p_outliers),
         p_signs=p_signs,
         p_outliers=p_outliers,
         tail=hill_tail_index(weights),
-        outlier_fraction=float(np.mean(size > OUTLIER * 1.4826 * np.median(size))),
-        **(defaults | measured),
+        outlier_fraction=float(np.mean(size > OUTLIER * MAD_TO_DEVIATION * np.median(size))),
+        **(defaults | held | measured),
     )
 
 
@@ -234,13 +240,11 @@ def detect_in_blocks(starts: ArrayLike, blocks: ArrayLike, max_pairs: int = 4, s
             continue
         phase = 1.0 if np.sign(series) @ np.sqrt(np.abs(series)) >= 0 else -1.0
         weights = scale * phase * float(np.sqrt(np.mean(series**2))) * vectors[:, k]
-        members = outlier_members(weights)
         pairs.append(
             make_pair(
                 weights,
                 float(p_values[k]),
                 seed,
-                amplitude=float(np.abs(weights[members]).mean()) if members.size else NAN,
                 growth_rate=_growth(starts, series),
                 energy_share=float((series**2).sum()) / total,
                 series=scale * phase * series,
@@ -281,7 +285,7 @@ def detect_in_projections(
     for k in range(s.shape[1]):
         if not (s[:, k] != 0).any():
             continue
-        pair = make_pair(s[:, k].copy(), cancellation_p_value(s[:, k], seed=seed), seed)
+        pair = make_pair(s[:, k].copy(), cancellation_p_value(s[:, k], seed=seed), seed, amplitude=NAN)
         share = None if q is None else sharpness_share(q[:, k], pair.members)
         pairs.append(dataclasses.replace(pair, sharpness_share=share))
     return Detection("projections", s.shape[0], step, step, tuple(pairs))
@@ -338,7 +342,9 @@ def detect_in_both(
 def with_gradients(
     detection: Detection, losses: ExampleLosses, params: Sequence[Tensor], vectors: Tensor | None = None
 ) -> Detection:
-    r"""The detection with opposition measured on gradients and, given eigenvectors, shares of the sharpness (exact).
+    r"""The detection with opposition measured on gradients and, given eigenvectors, shares of the sharpness.
+
+    Opposition is exact, the shares as exact as ``analysis.curvature.attribute``.
 
     Args:
         losses: $\theta \mapsto (\ell_1,\dots,\ell_n)$ on the detection's examples.

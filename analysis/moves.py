@@ -24,9 +24,9 @@ from functools import reduce
 import numpy as np
 
 from analysis.decomposition import MAD_TO_DEVIATION
-from analysis.demodulation import BLOCK, block_starts, demodulated_blocks
-from analysis.detection import Detection, OpposingPair, detect_in_blocks
-from analysis.opposition import OUTLIER, balance
+from analysis.demodulation import BLOCK, STRIDE, block_starts, demodulated_blocks
+from analysis.detection import LEAST_BLOCKS, Detection, OpposingPair, detect_in_blocks, membership
+from analysis.opposition import OUTLIER
 
 __all__ = ["Moves", "detect_in_moves"]
 
@@ -67,13 +67,28 @@ class Moves:
         bad = np.flatnonzero(~np.isfinite(self.losses).all(axis=1))
         return int(bad[0]) if bad.size else len(self.losses)
 
+    def blocks(self, first: int, last: int) -> np.ndarray:
+        """First steps of the whole blocks of a window, steps ``first`` to ``last`` inclusive, shape (B,).
+
+        Raises:
+            ValueError: If the window reaches beyond the record.
+        """
+        end = self.first_step + len(self.losses) - 1
+        if not self.first_step <= first <= last <= end:
+            raise ValueError(
+                f"window must lie within steps {self.first_step} to {end}, got {first} to {last}; pass recorded steps"
+            )
+        return block_starts(first, last)
+
     def window(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """The examples followed through every whole block of steps ``first`` to ``last`` inclusive, and their losses.
 
         Returns:
             Indices, shape (m,), ascending, and losses, shape (last - first + 1, m), float64; NaN outside the blocks.
+        Raises:
+            ValueError: If the window reaches beyond the record.
         """
-        starts = block_starts(first, last)
+        starts = self.blocks(first, last)
         inner = [int(s) + j - self.first_step for s in starts for j in range(1, BLOCK)]
         followed = reduce(np.intersect1d, [self.examples[row] for row in inner]) if inner else np.empty(0, np.int64)
         out = np.full((last - first + 1, len(followed)), np.nan)
@@ -88,7 +103,7 @@ class Moves:
 
     def typical_size(self, first: int, last: int) -> float:
         r"""About the median $|z_i|$ over all examples in a window (root mean square over its blocks), or more."""
-        rows = np.array([int(s) - self.first_step for s in block_starts(first, last)])[:, None] + np.arange(1, BLOCK)
+        rows = np.array([int(s) - self.first_step for s in self.blocks(first, last)])[:, None] + np.arange(1, BLOCK)
         return float(np.sqrt(np.mean((self.median_move[rows] @ (1.0, 2.0, 1.0) / 8.0) ** 2)))
 
 
@@ -104,11 +119,16 @@ def detect_in_moves(
     Returns:
         The detection, whose weights are 0 for examples that were not followed, and the indices of those that were.
     Raises:
-        ValueError: If the window has fewer than 3 blocks.
+        ValueError: If the window has fewer than 3 blocks or reaches beyond the record.
     """
+    starts = moves.blocks(first, last)
+    if len(starts) < LEAST_BLOCKS:
+        raise ValueError(
+            f"a window must hold {LEAST_BLOCKS} blocks, got {len(starts)} in steps {first} to {last}; "
+            f"widen it (a block takes {STRIDE} steps)"
+        )
     followed, losses = moves.window(first, last)
     if len(followed) < 2:
-        starts = block_starts(first, last)
         return Detection("losses", moves.n, int(starts[0]), int(starts[-1]) + BLOCK - 1, ()), followed
     found = detect_in_blocks(*demodulated_blocks(losses, first), max_pairs, seed)
     bar = OUTLIER * MAD_TO_DEVIATION * moves.typical_size(first, last)
@@ -122,12 +142,4 @@ def _among_all(pair: OpposingPair, followed: np.ndarray, n: int, bar: float) -> 
     weights[followed] = pair.weights
     order = np.argsort(-np.abs(weights), kind="stable")
     members = order[np.abs(weights[order]) > bar]
-    return replace(
-        pair,
-        weights=weights,
-        members=tuple(int(i) for i in members),
-        signs=tuple(1 if weights[i] > 0 else -1 for i in members),
-        opposition=balance(weights[members]) if members.size else 0.0,
-        amplitude=float(np.abs(weights[members]).mean()) if members.size else float("nan"),
-        outlier_fraction=members.size / n,
-    )
+    return replace(pair, weights=weights, outlier_fraction=members.size / n, **membership(weights, members))

@@ -5,18 +5,17 @@ python benchmarks/claims.py --cifar             CIFAR-10 where OPPOSING_DATA nam
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
+from rows import row, write
+
 CIFAR = "--data cifar10 --widths 200 200 --activation relu --loss cross_entropy --lr 0.05 --steps 300 --eig-tol 0.02"
-RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "numpy", "numba", "scipy", "sympy")
 
 
 def main() -> None:
@@ -35,8 +34,7 @@ def main() -> None:
         raise SystemExit(f"--work must be new, but {args.work} exists; name another folder")
     with tempfile.TemporaryDirectory() as scratch:
         rows = measure(name, seeds, options, args.work or Path(scratch))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write(name, rows)
 
 
 def measure(name: str, seeds: tuple[int, ...], options: list[str], work: Path) -> list[dict]:
@@ -48,23 +46,10 @@ def measure(name: str, seeds: tuple[int, ...], options: list[str], work: Path) -
         subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
         for claim in json.loads((out / "claims.json").read_text())["claims"]:
             value, base = claim["score"], claim["baseline_score"]
-            rows.append(
-                {
-                    "bench": name,
-                    "case": f"seed {seed}",
-                    "metric": f"{claim['claim']} ({'>=' if claim['better'] == 'higher' else '<='} {claim['bar']:g})",
-                    "value": value,
-                    "unit": "1",
-                    "verdict": claim["verdict"],
-                    "baseline": claim["baseline"],
-                    "baseline_value": base,
-                    "ratio": value / base if value is not None and base else None,
-                    "device": f"cpu, {platform.machine()}, {os.cpu_count()} cores",
-                    "versions": {p: version(p) for p in ("torch", "numpy", "numba", "scipy", "sympy")},
-                    "command": " ".join(["opposing", "reproduce", "--seed", str(seed), *options]),
-                    "date": datetime.date.today().isoformat(),
-                }
-            )
+            bar = f"{'>=' if claim['better'] == 'higher' else '<='} {claim['bar']:g}"
+            about: dict = {"baseline": claim["baseline"], "baseline_value": base, "packages": PACKAGES}
+            made = row(name, f"seed {seed}", f"{claim['claim']} ({bar})", value, "1", **about)
+            rows.append(made | {"verdict": claim["verdict"]})
     return rows
 
 

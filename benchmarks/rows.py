@@ -31,7 +31,7 @@ def row(
     packages: Iterable[str] = ("numpy", "numba", "scipy"),
 ) -> dict[str, Any]:
     """One measured number with where and how; ``ratio`` defaults to value over baseline."""
-    if ratio is None and baseline_value is not None and value is not None:
+    if ratio is None and baseline_value and value is not None:
         ratio = value / baseline_value
     return {
         "bench": bench,

@@ -25,13 +25,15 @@ from analysis.interventions import (
     random_groups,
     strongest_groups,
 )
+from analysis.oscillation import onset_step
 from analysis.prediction import APPROACH
 from analysis.projection import project_losses
 from analysis.timeline import find_signals
 
 from .config import TrainConfig
-from .data import DataError, load_data
-from .descent import Problem
+from .data import DataError, Dataset, load_data
+from .data.interventions import intervene
+from .descent import Problem, StepState
 from .files import RunError, read_json, write_json
 from .forecasting import run_losses, stop_at_sharpness
 from .forecasts import add_forecast, forecast_registration
@@ -152,7 +154,7 @@ def create_arms(forecast: Mapping[str, Any], directory: Path | str) -> dict[str,
         folder = directory / name
         if not (folder / "config.json").exists():
             config = TrainConfig.from_dict(arm["config"])
-            problem = Problem(config, load_data(config))
+            problem = Problem(config, _intervened(control, config))
             state = problem.initial_state()
             if at is not None:
                 module = control.snapshot_module(at)
@@ -178,8 +180,9 @@ def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path
     shortest = min(len(r["loss"]) for r in records.values()) + at
     compared = shortest - 1 if known.onset is None else min(known.onset, shortest - 1)
     rows: dict[str, Any] = {}
+    plain, longer = control.dataset, _held_out(control)
     for name, run in runs.items():
-        seen, unseen = _accuracies(run)
+        seen, unseen = _accuracy(run, plain), None if longer is None else _accuracy(run, longer)
         outcome = measure_outcome(records[name], critical, compared, seen, unseen, at)
         rows[name] = {"outcome": outcome.to_dict(), "status": run.status.status, "forecast": _said(forecast, name)}
         base = rows["control"]["outcome"]
@@ -224,6 +227,13 @@ def _control_config(parent: Run, question: Question) -> TrainConfig:
             f"at must be a step below {config.steps - 1} of a run of gradient descent on all rows, got {question.at} "
             f"and {config.optimizer}; leave it out to start at step 0"
         )
+    if not config.eig_every:
+        raise RunError(f"{parent.directory} must measure the sharpness, its eig_every is 0; take a run that does")
+    if question.at is not None and question.at % config.eig_every:
+        raise RunError(
+            f"at must be a step at which the sharpness is measured, got {question.at} with eig_every "
+            f"{config.eig_every}; choose a multiple of it"
+        )
     return config
 
 
@@ -238,24 +248,43 @@ def _control(config: TrainConfig, directory: Path) -> Run:
 
 
 def _to_moment(control: Run, question: Question, advance: Any) -> None:
+    """Advance the control to the step of the forecast, and no further."""
     at = question.at
-    until = stop_at_sharpness(control, APPROACH) if at is None else lambda state: state.step >= at
-    if control.rows != control.step + 1:
+    if _moment(control, question) is None:
+        until = stop_at_sharpness(control, APPROACH) if at is None else lambda state: state.step >= at
         advance(control, until, "control") if advance else control.advance(until)
-    if control.rows != control.step + 1 or control.status.status == "diverged":
-        where = f"reach {APPROACH:g} of its critical value" if question.at is None else f"be recorded at {question.at}"
-        raise RunError(f"the sharpness must {where}, the run ended before; pass --at STEP or train longer")
+        if _moment(control, question) is None or control.status.status == "diverged":
+            where = f"reach {APPROACH:g} of its critical value" if at is None else f"be recorded at {at}"
+            raise RunError(f"the sharpness must {where}, the run ended before; pass --at STEP or train longer")
+    if not _stands(control, question):
+        raise RunError(
+            f"{control.directory} must stand at step {_moment(control, question)} to be forecast there, it has gone on "
+            f"to step {control.step}; choose another folder"
+        )
+
+
+def _moment(control: Run, question: Question) -> int | None:
+    """The step of the forecast, once the control has recorded it."""
+    if question.at is not None:
+        return question.at if control.rows > question.at else None
+    critical = control.config.critical_sharpness
+    if critical is None or not control.rows:
+        return None
+    return onset_step(_series(control)["sharpness"], 2.0 / critical, APPROACH)
+
+
+def _stands(control: Run, question: Question) -> bool:
+    """Whether the control has recorded the step of the forecast and not made its update."""
+    return control.rows == control.step + 1 and control.step == _moment(control, question)
 
 
 def _forecast(control: Run, question: Question, by_losses: Groups | None) -> dict[str, Any]:
     losses, params = run_losses(control), [p.detach() for p in control.parameters().parameters()]
     vector = control.eigenvector()
     projection = project_losses(losses, params, vector).double().cpu().numpy()
-    curvature = attribute(losses, params, vector).curvatures.double()
+    attribution = attribute(losses, params, vector)
     s = _series(control)["sharpness"].astype(np.float64)
     critical = control.config.critical_sharpness
-    if not np.isfinite(s[-1]):
-        raise RunError(f"at must be a step at which the sharpness is measured, got {control.step}; see eig_every")
     groups = {"pair": by_losses or _strongest(detect_in_projections(projection).pairs, question, len(projection))}
     if question.controls:
         groups["random"] = random_groups(len(projection), groups["pair"], question.seed)
@@ -267,14 +296,18 @@ def _forecast(control: Run, question: Question, by_losses: Groups | None) -> dic
         config = replace(control.config, intervention=intervention, intervention_options=(*options, *sides))
         if question.at is not None:
             config = replace(config, steps=config.steps - question.at)
-        ratio = _sharpness_at(config, control.parameters(), vector) / float(s[-1])
+        problem = Problem(config, _intervened(control, config))
+        after = _measured_at(problem, control.parameters(), vector)
+        ratio = after.sharpness / float(s[-1])
         arms[name] = {
             "first": list(g.first),
             "second": list(g.second),
             "config": config.to_dict(),
             "config_hash": config.config_hash,
-            "sharpness_share": float(curvature[g.members].sum() / curvature.sum()),
+            "sharpness_share": attribution.share(torch.from_numpy(g.members).to(vector.device)),
             "ratio": ratio,
+            "ratio_converged": after.converged,
+            "ratio_residual": after.sharpness_residual,
             "onset": crossing_forecast(s, critical, ratio) if critical and ratio > 0 else None,
         }
     return {
@@ -330,34 +363,40 @@ def _spelled(question: Question, pair: Groups, projection: np.ndarray) -> tuple[
     return "weight", (f"first_weight={factors[0]!r}", f"second_weight={factors[1]!r}")
 
 
-def _sharpness_at(config: TrainConfig, module: torch.nn.Module, vector: Tensor) -> float:
-    """Sharpness of the loss of ``config`` at the parameters of ``module``."""
-    problem = Problem(config, load_data(config))
+def _intervened(control: Run, config: TrainConfig) -> Dataset:
+    """The control's data after the intervention of ``config``, as `load_data` gives them."""
+    return intervene(control.dataset, config.intervention, **config.intervention_settings)
+
+
+def _measured_at(problem: Problem, module: torch.nn.Module, vector: Tensor) -> StepState:
+    """What `Problem.measure` gives at the parameters of ``module``, from the first guess ``vector``."""
     state = problem.initial_state()
     state.parameters = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
     state.eigenvector = vector
-    return problem.measure(state)[0].sharpness
+    return problem.measure(state)[0]
 
 
-def _accuracies(run: Run) -> tuple[float | None, float | None]:
-    """Of the final parameters on the untouched training examples, and on those that follow them in the data set."""
-    plain = replace(run.config, intervention="none", intervention_options=())
-    data = load_data(plain)
-    if data.kind == "regression" or run.status.status == "diverged":
-        return None, None
-    n, module = len(data.targets), run.parameters()
-
-    def share(inputs: np.ndarray, targets: np.ndarray) -> float:
-        part = replace(data, inputs=inputs, targets=targets)
-        with torch.no_grad():
-            x, y = part.tensors(getattr(torch, plain.dtype), next(module.parameters()).device)
-            return float(correct(module(x), y).double().mean())
-
+def _held_out(control: Run) -> Dataset | None:
+    """The examples that follow those of the control in its data set; None where there are none or they are not known."""
+    data = control.dataset
+    if data.kind == "regression":
+        return None
+    n, m = control.config.n_examples, len(data.inputs)
     for more in (n, n // 2, n // 4):
         try:
-            longer = load_data(replace(plain, n_examples=n + more))
+            longer = load_data(replace(control.config, n_examples=n + more))
         except DataError:
             continue
-        if np.array_equal(longer.inputs[:n], data.inputs) and np.array_equal(longer.targets[:n], data.targets):
-            return share(data.inputs, data.targets), share(longer.inputs[n:], longer.targets[n:])
-    return share(data.inputs, data.targets), None
+        if np.array_equal(longer.inputs[:m], data.inputs) and np.array_equal(longer.targets[:m], data.targets):
+            return replace(longer, inputs=longer.inputs[m:], targets=longer.targets[m:])
+    return None
+
+
+def _accuracy(run: Run, data: Dataset) -> float | None:
+    """Share of ``data`` that the final parameters classify correctly; None for regression and diverged runs."""
+    if data.kind == "regression" or run.status.status == "diverged":
+        return None
+    module = run.parameters()
+    with torch.no_grad():
+        x, y = data.tensors(getattr(torch, run.config.dtype), next(module.parameters()).device)
+        return float(correct(module(x), y).double().mean())

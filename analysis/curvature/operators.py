@@ -122,11 +122,11 @@ class LossCurvature:
         if self.kind == "gauss_newton" or not self.keep:
             total, gradient = 0.0, torch.zeros(self.size, dtype=points[0].dtype, device=points[0].device)
             for x, y in self.chunks:
-                value = self._mean(points, x, y)
+                value = self.chunk_loss(points, x, y)
                 gradient += flatten(torch.autograd.grad(value, points, materialize_grads=True))
                 total += float(value.detach())
             return total, gradient, self._unkept(points)
-        values = [self._mean(points, x, y) for x, y in self.chunks]
+        values = [self.chunk_loss(points, x, y) for x, y in self.chunks]
         parts = [flatten(torch.autograd.grad(v, points, create_graph=True, materialize_grads=True)) for v in values]
         gradient = torch.stack([p.detach() for p in parts]).sum(0)
 
@@ -156,7 +156,15 @@ class LossCurvature:
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
             return functional_call(self.module, held, (x,))
 
-    def _mean(self, points: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def chunk_loss(self, points: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        r"""A chunk's part of the mean loss, $\frac1n\sum_{i\in\text{chunk}}\ell_i$; the chunks' parts add up to L(θ).
+
+        Args:
+            points: The varying parameters, as ``params``; gradients reach them.
+            x, y: One of ``chunks``.
+        Raises:
+            ValueError: If the loss does not return one value per example.
+        """
         losses = self.loss(self._outputs(points, x), y)
         if losses.shape != (len(x),):
             raise ValueError(
@@ -169,7 +177,9 @@ class LossCurvature:
         def matvec(vector: Tensor) -> Tensor:
             result = torch.zeros_like(vector)
             for x, y in self.chunks:
-                grads = torch.autograd.grad(self._mean(points, x, y), points, create_graph=True, materialize_grads=True)
+                grads = torch.autograd.grad(
+                    self.chunk_loss(points, x, y), points, create_graph=True, materialize_grads=True
+                )
                 result += _second(flatten(grads), points, vector, retain=False)
             return result
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .vectors import Matvec, flat_hvp, flatten, unflatten
+from .constant_statistics import holds_constant_statistics
+from .vectors import Matvec, difference_radius, flat_hvp, flatten, unflatten
 
 __all__ = ["CurvatureSlopes", "curvature_slopes", "difference_slopes"]
 
@@ -38,9 +39,10 @@ def curvature_slopes(
     r"""Exact derivatives by reverse mode: one gradient, k products, k(k+1)/2 third-order products, on one graph.
 
     Two limits. Where the loss is piecewise quadratic along the vectors (ReLU between its kinks) the kinks themselves
-    are not seen. And torch's LayerNorm, and its BatchNorm with batch statistics, have wrong third derivatives (pytorch
-    issues 175754, 186256): where the graph holds one of them, the slopes are differences of exact products instead,
-    over a radius of $\epsilon^{1/3}\|\theta\|$ with ε the rounding unit (approximated to about $\epsilon^{2/3}$).
+    are not seen. And torch's LayerNorm, and its BatchNorm with batch statistics, have wrong third derivatives
+    (``holds_constant_statistics``): where the graph holds one of them, the slopes are differences of exact products
+    instead, over a radius of $\epsilon^{1/3}\|\theta\|$ with ε the rounding unit (approximated to about
+    $\epsilon^{2/3}$).
 
     Args:
         loss: $\theta \mapsto L$, a scalar.
@@ -54,7 +56,7 @@ def curvature_slopes(
     if vectors.ndim != 2 or vectors.shape[1] != size:
         raise ValueError(f"vectors must have shape (k, {size}), got {tuple(vectors.shape)}; pass one vector a row")
     value = loss(points)
-    if len(vectors) > 0 and _has_wrong_third_derivative(value):
+    if len(vectors) > 0 and holds_constant_statistics(value):
         return _norm_slopes(loss, points, vectors)
     gradient = flatten(torch.autograd.grad(value, points, create_graph=True, materialize_grads=True))
     products = [_slope(gradient @ v, points, keep=True) for v in vectors]
@@ -73,7 +75,7 @@ def difference_slopes(
     r"""$[H(\theta + r_i v_i) - H(\theta - r_i v_i)]v_j / 2r_i$, made symmetric: error of second order in $r_i$.
 
     Args:
-        linearise: Loss, gradient and product at a point (P,).
+        linearise: Loss, gradient and product at a point (P,); called 2k + 1 times.
         point: θ, shape (P,).
         vectors: $v_i$, shape (k, P).
         radii: $r_i > 0$, k of them.
@@ -101,23 +103,8 @@ def _norm_slopes(
         return float(value.detach()), flatten([g.detach() for g in grads]), flat_hvp(grads, points)
 
     point = flatten([p.detach() for p in params])
-    reach = torch.finfo(point.dtype).eps ** (1 / 3) * float(point.norm())
+    reach = difference_radius(point)
     return difference_slopes(linearise, point, vectors, [reach / float(v.norm()) for v in vectors])
-
-
-def _has_wrong_third_derivative(value: Tensor) -> bool:
-    """Whether a graph holds a normalisation whose saved statistics torch takes for constants."""
-    waiting, seen = [value.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        name = node.name()
-        if "LayerNorm" in name or ("BatchNorm" in name and getattr(node, "_saved_training", True)):
-            return True
-        waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 def _slope(value: Tensor, points: Sequence[Tensor], *, keep: bool) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Matvec", "flat_hvp", "flatten", "midpoint", "unflatten"]
+__all__ = ["Matvec", "difference_radius", "flat_hvp", "flatten", "midpoint", "unflatten"]
 
 Matvec = Callable[[Tensor], Tensor]
 
@@ -52,3 +52,8 @@ def midpoint(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
     The curvature measured here is free of the oscillation that spoils it at the iterates.
     """
     return 0.25 * (before + after) + 0.5 * here
+
+
+def difference_radius(point: Tensor) -> float:
+    r"""$\epsilon^{1/3}\|\theta\|$, ε the rounding unit: central differences over it err by about $\epsilon^{2/3}$."""
+    return torch.finfo(point.dtype).eps ** (1 / 3) * float(point.norm())

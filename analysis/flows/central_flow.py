@@ -72,13 +72,15 @@ class CentralPoint:
 
 
 @dataclass(frozen=True)
-class _Rates:
-    """Velocities without oscillation and per unit of X: of θ, (P,) and (k, k, P), and of ν, the same shapes."""
+class _Velocity:
+    """Of θ or of ν: without oscillation, shape (P,), and per unit of X, shape (k, k, P)."""
 
     free: Tensor
     bent: Tensor
-    moment_free: Tensor
-    moment_bent: Tensor
+
+    def at(self, x: Tensor) -> Tensor:
+        """With the covariance X, shape (P,)."""
+        return self.free + torch.tensordot(x, self.bent, 2)
 
 
 class CentralFlow:
@@ -135,7 +137,7 @@ class CentralFlow:
         self.moment = self.preconditioner.initial(self.counted.linearise(self.point)[1])
         self.count = 0  # substeps taken
         self.directions = self.point.new_zeros((0, self.point.numel()))  # U of the last substep: Σ = UᵀXU
-        self.third_order = 0  # third-order products, or linearisations for them
+        self.third_order = 0  # third-order products; with a radius the linearisations for them
 
     def advance(self, steps: int, progress: Callable[[int, int], None] | None = None) -> list[CentralPoint]:
         """Follow the flow over so many steps of the optimizer.
@@ -173,6 +175,7 @@ class CentralFlow:
             "count": self.count,
             "point": self.point.clone(),
             "moment": self.moment.clone(),
+            "directions": self.directions.clone(),
             "tracker": self.tracker.state_dict(),
             "counts": [self.counted.gradients, self.counted.products, self.third_order],
         }
@@ -180,6 +183,7 @@ class CentralFlow:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state made by ``state_dict`` of a flow with the same arguments."""
         self.count, self.point, self.moment = int(state["count"]), state["point"].clone(), state["moment"].clone()
+        self.directions = state["directions"].clone()
         self.tracker.load_state_dict(state["tracker"])
         self.counted.gradients, self.counted.products, self.third_order = state["counts"]
 
@@ -195,17 +199,20 @@ class CentralFlow:
             return self._report(loss, gradient, values, None, None, False)
         directions = root * pairs.vectors[: int((values >= self.level).sum())]
         slopes = self._slopes(gradient, directions)
-        rates = self._rates(slopes, directions, diagonal)
+        velocity = _Velocity(-slopes.gradient / diagonal, -0.5 * slopes.slopes / diagonal)
+        moment_velocity = self._moment_velocity(slopes, directions, diagonal)
         with full_precision():
-            solved = self._covariance(slopes, rates, directions, diagonal)
+            solved = self._covariance(slopes, velocity, moment_velocity, directions, diagonal)
         x = torch.from_numpy(solved.solution).to(self.point)
         h = self.lr / self.substeps
-        point = self.point + h * (rates.free + torch.tensordot(x, rates.bent, 2))
-        moment = self.moment + h * (rates.moment_free + torch.tensordot(x, rates.moment_bent, 2))
+        point = self.point + h * velocity.at(x)
+        moment = self.moment
+        if moment_velocity is not None:
+            moment = (moment + h * moment_velocity.at(x)).clamp(min=0)  # a mean of squares is not negative
         sound = bool(pairs.converged.all()) and len(values) < self.k_max and solved.converged
         here = self._report(loss, gradient, values, slopes, (directions, x), sound)
-        # only now, all together, does the state change; a mean of squares is not negative
-        self.point, self.moment, self.count = point, moment.clamp(min=0), self.count + 1
+        # only now, all together, does the state change
+        self.point, self.moment, self.count = point, moment, self.count + 1
         self.directions = directions
         return here
 
@@ -213,37 +220,40 @@ class CentralFlow:
         k = len(directions)
         if k == 0:
             return CurvatureSlopes(gradient, directions, directions.new_zeros((0, 0, len(gradient))))
-        self.third_order += k * (k + 1) // 2 if self.radius is None else 2 * k
+        self.third_order += k * (k + 1) // 2 if self.radius is None else 2 * k + 1
         return operator_slopes(self.counted.operator, self.point, directions, radius=self.radius)
 
-    def _rates(self, slopes: CurvatureSlopes, directions: Tensor, diagonal: Tensor) -> _Rates:
-        """Velocities of θ and ν; HU = (2/lr) PU, exact on the critical directions, keeps the problem symmetric."""
+    def _moment_velocity(self, slopes: CurvatureSlopes, directions: Tensor, diagonal: Tensor) -> _Velocity | None:
+        """Of ν, None where it is constant; HU = (2/lr) PU, exact on critical directions, keeps the problem symmetric."""
         speed = self.preconditioner.rate / self.lr
+        if speed == 0:
+            return None
         forces = self.critical * diagonal * directions
-        return _Rates(
-            free=-slopes.gradient / diagonal,
-            bent=-0.5 * slopes.slopes / diagonal,
-            moment_free=speed * (slopes.gradient.square() - self.moment),
-            moment_bent=speed * forces[:, None] * forces[None, :],
-        )
+        return _Velocity(speed * (slopes.gradient.square() - self.moment), speed * forces[:, None] * forces[None, :])
 
     def _covariance(
-        self, slopes: CurvatureSlopes, rates: _Rates, directions: Tensor, diagonal: Tensor
+        self,
+        slopes: CurvatureSlopes,
+        velocity: _Velocity,
+        moment_velocity: _Velocity | None,
+        directions: Tensor,
+        diagonal: Tensor,
     ) -> Complementarity:
         r"""X from $U^\top A(t+h)U \succeq 0$, with $\dot A = \frac2\eta\dot P - \dot H$ and U held fixed."""
         h, k = self.lr / self.substeps, len(directions)
-        pairs = (directions[:, None] * directions[None, :]) * self.preconditioner.slope(self.moment)
 
-        def drift(theta: Tensor, moment: Tensor) -> np.ndarray:
-            """d/dt of U^T A U, shape (k, k, ...), for velocities of shape (P, ...)."""
-            change = self.critical * (pairs @ moment) - slopes.slopes @ theta
+        def drift(part: Callable[[_Velocity], Tensor]) -> np.ndarray:
+            """d/dt of U^T A U, shape (k, k, ...), for a part of the velocities, shape (P, ...)."""
+            change = -(slopes.slopes @ part(velocity))
+            if moment_velocity is not None:
+                pairs = (directions[:, None] * directions[None, :]) * self.preconditioner.slope(self.moment)
+                change = self.critical * (pairs @ part(moment_velocity)) + change
             return h * change.to("cpu", torch.float64).numpy()
 
         curvature = slopes.products @ directions.T
         now = (self.critical * (directions * diagonal) @ directions.T - curvature).to("cpu", torch.float64).numpy()
-        bent, moment_bent = (r.reshape(k * k, r.shape[-1]).T for r in (rates.bent, rates.moment_bent))
-        linear = drift(bent, moment_bent).reshape(k, k, k, k)
-        return solve_complementarity((now + now.T) / 2 + drift(rates.free, rates.moment_free), linear)
+        linear = drift(lambda v: v.bent.reshape(k * k, v.bent.shape[-1]).T).reshape(k, k, k, k)
+        return solve_complementarity((now + now.T) / 2 + drift(lambda v: v.free), linear)
 
     def _report(
         self,

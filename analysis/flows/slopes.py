@@ -1,11 +1,8 @@
 r"""$\nabla(v_i^\top H v_j)$ of an operator: exact where it is a network's loss, by differences for any other."""
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.curvature import CurvatureSlopes, LossCurvature, curvature_slopes, difference_slopes, unflatten
 
@@ -24,7 +21,7 @@ def operator_slopes(
         point: θ, shape (P,).
         vectors: $v_i$, shape (k, P).
         radius: None: exact, by automatic differentiation, with the limits of ``curvature_slopes``. r > 0: the mean
-            slope over θ ± r v by 2k linearisations (``difference_slopes``), which also sees kinks within r.
+            slope over θ ± r v by 2k + 1 linearisations (``difference_slopes``), which also sees kinks within r.
     Raises:
         ValueError: If ``radius`` is not positive, or is missing for an operator that needs it.
     """
@@ -39,15 +36,7 @@ def operator_slopes(
     params = unflatten(point, operator.params)
     total: CurvatureSlopes | None = None
     for x, y in operator.chunks:
-        part = curvature_slopes(lambda p, x=x, y=y: _share(operator, p, x, y), params, vectors)
+        part = curvature_slopes(lambda p, x=x, y=y: operator.chunk_loss(p, x, y), params, vectors)
         total = part if total is None else total + part
     assert total is not None  # a LossCurvature has at least one chunk
     return total
-
-
-def _share(operator: LossCurvature, params: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """A chunk's part of the mean loss; copies of the buffers, which BatchNorm in training mode would move."""
-    held = {name: buffer.clone() for name, buffer in operator.module.named_buffers()}
-    held |= dict(zip(operator.names, params, strict=True))
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no higher derivatives
-        return operator.loss(functional_call(operator.module, held, (x,)), y).sum() / operator.n
