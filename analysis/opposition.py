@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 from torch import Tensor
 
+from analysis.decomposition import MAD_TO_DEVIATION
 from analysis.projection import ExampleLosses, group_gradient
 from toymodels.validation import finite
 
@@ -158,7 +159,7 @@ def outlier_members(weights: ArrayLike) -> np.ndarray:
     below = root.sum() - above
     between = k * (n - k) * (above / k - below / (n - k)) ** 2
     upper = order[: int(np.argmax(between)) + 1]
-    return upper[size[upper] > OUTLIER * 1.4826 * np.median(size)]
+    return upper[size[upper] > OUTLIER * MAD_TO_DEVIATION * np.median(size)]
 
 
 def hill_tail_index(values: ArrayLike, top: int | None = None) -> TailIndex:

@@ -32,7 +32,7 @@ def example_losses(
     r"""The function $\theta \mapsto (\ell_1, \dots, \ell_n)$ of a module's parameters.
 
     Args:
-        module: Any module; its buffers are used as they are.
+        module: Any module; its buffers are used as they are and left alone.
         loss: Maps outputs and targets to per-example values, shape (n,).
         inputs: Shape (n, ...).
         targets: Shape (n, ...).
@@ -40,7 +40,9 @@ def example_losses(
     names = [name for name, p in module.named_parameters() if p.requires_grad]
 
     def losses(params: Sequence[Tensor]) -> Tensor:
-        outputs = functional_call(module, dict(zip(names, params, strict=True)), (inputs,))
+        # copies of the buffers: BatchNorm in training mode would otherwise move its running statistics
+        held = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        outputs = functional_call(module, held | dict(zip(names, params, strict=True)), (inputs,))
         return loss(outputs, targets)
 
     return losses

@@ -67,5 +67,5 @@ def attribute(losses: Callable[[Sequence[Tensor]], Tensor], params: Sequence[Ten
 
 def _holds_constant_statistics(losses: Callable[[Sequence[Tensor]], Tensor], points: Sequence[Tensor]) -> bool:
     # the graph's nodes are enough: the tensors that it would keep, more than all of forward mode takes, are dropped
-    with torch.enable_grad(), saved_tensors_hooks(lambda _: None, lambda _: None):
+    with torch.enable_grad(), saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0)):
         return holds_constant_statistics(losses([p.clone().requires_grad_() for p in points]))

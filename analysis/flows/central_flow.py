@@ -224,7 +224,7 @@ class CentralFlow:
         return operator_slopes(self.counted.operator, self.point, directions, radius=self.radius)
 
     def _moment_velocity(self, slopes: CurvatureSlopes, directions: Tensor, diagonal: Tensor) -> _Velocity | None:
-        """Of ν, None where it is constant; HU = (2/lr) PU, exact on critical directions, keeps the problem symmetric."""
+        """Of ν; None where it is constant. HU = (2/lr) PU, exact at the edge, keeps the problem symmetric."""
         speed = self.preconditioner.rate / self.lr
         if speed == 0:
             return None
@@ -242,18 +242,19 @@ class CentralFlow:
         r"""X from $U^\top A(t+h)U \succeq 0$, with $\dot A = \frac2\eta\dot P - \dot H$ and U held fixed."""
         h, k = self.lr / self.substeps, len(directions)
 
-        def drift(part: Callable[[_Velocity], Tensor]) -> np.ndarray:
-            """d/dt of U^T A U, shape (k, k, ...), for a part of the velocities, shape (P, ...)."""
-            change = -(slopes.slopes @ part(velocity))
-            if moment_velocity is not None:
-                pairs = (directions[:, None] * directions[None, :]) * self.preconditioner.slope(self.moment)
-                change = self.critical * (pairs @ part(moment_velocity)) + change
-            return h * change.to("cpu", torch.float64).numpy()
+        def parts(v: _Velocity) -> tuple[Tensor, Tensor]:
+            return v.free, v.bent.flatten(0, 1).T
 
+        # d/dt of U^T A U, shapes (k, k) and (k, k, k^2)
+        changes = [-(slopes.slopes @ part) for part in parts(velocity)]
+        if moment_velocity is not None:
+            pairs = (directions[:, None] * directions[None, :]) * self.preconditioner.slope(self.moment)
+            ours = zip(parts(moment_velocity), changes, strict=True)
+            changes = [self.critical * (pairs @ part) + change for part, change in ours]
+        free, bent = (h * change.to("cpu", torch.float64).numpy() for change in changes)
         curvature = slopes.products @ directions.T
         now = (self.critical * (directions * diagonal) @ directions.T - curvature).to("cpu", torch.float64).numpy()
-        linear = drift(lambda v: v.bent.reshape(k * k, v.bent.shape[-1]).T).reshape(k, k, k, k)
-        return solve_complementarity((now + now.T) / 2 + drift(lambda v: v.free), linear)
+        return solve_complementarity((now + now.T) / 2 + free, bent.reshape(k, k, k, k))
 
     def _report(
         self,
