@@ -185,8 +185,7 @@ def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path
         seen, unseen = _accuracy(run, plain), None if longer is None else _accuracy(run, longer)
         outcome = measure_outcome(records[name], critical, compared, seen, unseen, at)
         rows[name] = {"outcome": outcome.to_dict(), "status": run.status.status, "forecast": _said(forecast, name)}
-        base = rows["control"]["outcome"]
-        rows[name]["ratio"] = _ratio(outcome, base["sharpness"])
+        rows[name]["ratio"] = _ratio(outcome, rows["control"]["outcome"]["sharpness"])
     result = {"compared_at_step": compared, "critical": critical, "question": forecast["question"], "runs": rows}
     write_json(Path(directory) / "effects.json", result)
     return result
@@ -231,8 +230,7 @@ def _control_config(parent: Run, question: Question) -> TrainConfig:
         raise RunError(f"{parent.directory} must measure the sharpness, its eig_every is 0; take a run that does")
     if question.at is not None and question.at % config.eig_every:
         raise RunError(
-            f"at must be a step at which the sharpness is measured, got {question.at} with eig_every "
-            f"{config.eig_every}; choose a multiple of it"
+            f"at must be a multiple of eig_every {config.eig_every}, got {question.at}; the sharpness is measured there"
         )
     return config
 
@@ -364,7 +362,7 @@ def _spelled(question: Question, pair: Groups, projection: np.ndarray) -> tuple[
 
 
 def _intervened(control: Run, config: TrainConfig) -> Dataset:
-    """The control's data after the intervention of ``config``, as `load_data` gives them."""
+    """The data of ``config``, made from the control's, which are loaded already."""
     return intervene(control.dataset, config.intervention, **config.intervention_settings)
 
 
@@ -377,18 +375,18 @@ def _measured_at(problem: Problem, module: torch.nn.Module, vector: Tensor) -> S
 
 
 def _held_out(control: Run) -> Dataset | None:
-    """The examples that follow those of the control in its data set; None where there are none or they are not known."""
+    """The examples that follow the control's in its data set; None where there are none, and for regression."""
     data = control.dataset
     if data.kind == "regression":
         return None
-    n, m = control.config.n_examples, len(data.inputs)
+    n = len(data.inputs)
     for more in (n, n // 2, n // 4):
         try:
             longer = load_data(replace(control.config, n_examples=n + more))
         except DataError:
             continue
-        if np.array_equal(longer.inputs[:m], data.inputs) and np.array_equal(longer.targets[:m], data.targets):
-            return replace(longer, inputs=longer.inputs[m:], targets=longer.targets[m:])
+        if np.array_equal(longer.inputs[:n], data.inputs) and np.array_equal(longer.targets[:n], data.targets):
+            return replace(longer, inputs=longer.inputs[n:], targets=longer.targets[n:])
     return None
 
 

@@ -156,6 +156,36 @@ def test_arms_that_start_after_the_onset_are_measured_over_their_own_steps(tmp_p
     assert control["spike"] == loss_spike(runs["control"].history().loss.values[at:])
 
 
+def test_a_control_that_stands_elsewhere_goes_on_or_is_refused(tmp_path, experiment, monkeypatch):
+    """Interrupted between the control's stop and the forecast, then asked about another step."""
+    parent = Run.open(experiment[0] / "parent")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nets.causality._forecast", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(parent, Question(by="projections", at=20), tmp_path)
+    with pytest.raises(RunError, match=r"must stand at step 10 .* gone on to step 20; choose another folder"):
+        prepare(parent, Question(by="projections", at=10), tmp_path)
+    assert Run.open(tmp_path / "control").step == 20
+    assert prepare(parent, Question(by="projections", at=30, controls=False), tmp_path)["made_at_step"] == 30
+
+
+def test_the_sharpness_is_measured_where_the_forecast_is_made(tmp_path, experiment):
+    parent = parent_run(tmp_path / "parent", eig_every=3)
+    with pytest.raises(RunError, match="at must be a multiple of eig_every 3, got 10"):
+        prepare(parent, Question(by="projections", at=10), tmp_path / "into")
+    never = parent_run(tmp_path / "never", eig_every=0)
+    with pytest.raises(RunError, match="must measure the sharpness, its eig_every is 0"):
+        prepare(never, Question(by="projections", at=10), tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+    for arm in experiment[1]["arms"].values():
+        assert arm["ratio_converged"]
+        assert arm["ratio_residual"] <= parent.config.eig_tol
+
+
 def test_rebalancing_equalises_the_sides_gradients(tmp_path, experiment):
     folder, *_ = experiment
     question = Question("rebalance", by="projections", controls=False)
