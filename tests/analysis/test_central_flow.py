@@ -7,6 +7,7 @@ from flow_nets import Toy, descend, small_net, two_layer
 
 from analysis.curvature import midpoint, top_eigenpair
 from analysis.flows import CentralFlow, Fixed, GradientFlow, RMSProp
+from analysis.flows.preconditioners import Preconditioner
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -133,6 +134,44 @@ def test_a_fixed_preconditioner_is_a_change_of_variables():
     assert (a.mean_loss, a.effective_sharpness) == pytest.approx((b.mean_loss, b.effective_sharpness), rel=1e-6)
 
 
+class Slow(Preconditioner):
+    """No state that matters, whose change is computed all the same."""
+
+    rate = 1e-300
+
+
+class Idle(Preconditioner):
+    """No state; asked for its slope it fails."""
+
+    def slope(self, moment):
+        raise AssertionError("the change of a constant moment was computed")
+
+
+def test_a_moment_that_stays_is_not_computed_and_the_flow_is_the_same():
+    operator = two_layer(0.7, [0.3, 0.0], [1.0, 50.0], [1.0, 0.0])
+    idle, slow = (CentralFlow(operator, operator.point(), 0.08, preconditioner=p()) for p in (Idle, Slow))
+    points = idle.advance(12), slow.advance(12)
+    assert sum(len(p.covariance) for p in points[0]) > 0  # the edge was reached
+    assert torch.equal(idle.point, slow.point)
+    assert [p.mean_loss for p in points[0]] == [p.mean_loss for p in points[1]]
+    assert torch.equal(idle.moment, torch.zeros(3, **DOUBLE))
+
+
+def test_linearisations_for_the_slopes_are_counted():
+    operator, calls = two_layer(0.7, [0.3, 0.0], [1.0, 50.0], [1.0, 0.0]), 0
+
+    class Watched:
+        def linearise(self, point=None):
+            nonlocal calls
+            calls += 1
+            return operator.linearise(point)
+
+    flow = CentralFlow(Watched(), operator.point(), 0.08, radius=1e-3)
+    flow.advance(12)
+    assert flow.third_order > 0
+    assert flow.counted.gradients + flow.third_order == calls
+
+
 @pytest.mark.parametrize(
     ("seed", "last"),
     [(1, 280), *(pytest.param(seed, 800, marks=pytest.mark.slow) for seed in (0, 1, 2))],
@@ -185,6 +224,8 @@ def test_resumes_to_the_same_bits_also_after_an_interrupt_inside_a_step():
         flow.advance(1)
     other = CentralFlow(operator, operator.point(), 0.08, radius=1e-3)
     other.load_state_dict(flow.state_dict())
+    assert torch.equal(other.directions, flow.directions)
+    assert other.directions.shape == (1, 3)
     seen = []
     other.advance(7, lambda done, steps: seen.append((done, steps)))
     assert torch.equal(other.point, whole.point)

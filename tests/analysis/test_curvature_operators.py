@@ -56,6 +56,10 @@ def batchnorm(train):
     return net
 
 
+def between(norm):
+    return nn.Sequential(nn.Linear(4, 3), norm, nn.Tanh(), nn.Linear(3, 4))
+
+
 MODELS = {
     "mlp": lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4)),
     "tied weights, buffer": Tied,
@@ -67,6 +71,9 @@ MODELS = {
         nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.GELU(), nn.Flatten(), nn.Linear(2, 4)
     ),
     "no bend": lambda: nn.Linear(4, 4),
+    "layernorm": lambda: between(nn.LayerNorm(3)),
+    "groupnorm": lambda: between(nn.GroupNorm(1, 3)),
+    "rmsnorm": lambda: between(nn.RMSNorm(3)),
 }
 
 
@@ -242,7 +249,9 @@ def test_float32_agrees_with_float64():
     assert error < 100 * torch.finfo(torch.float32).eps  # sums of a few dozen terms
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention", "batchnorm, evaluation", "tied weights, buffer"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "attention", "batchnorm, evaluation", "tied weights, buffer", "groupnorm", "rmsnorm"]
+)
 def test_attribution_against_each_examples_dense_hessian(name):
     net, x, y = make(name, n=6)
     params = [p for p in net.parameters() if p.requires_grad]
@@ -257,6 +266,28 @@ def test_attribution_against_each_examples_dense_hessian(name):
     slope = torch.cat([g.reshape(-1) for g in grads]) @ u
     assert got.slopes[2].item() == pytest.approx(slope.item(), rel=1e-9)
     assert got.share(torch.tensor([0, 3])) == pytest.approx((exact[[0, 3]].sum() / exact.sum()).item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["layernorm", "batchnorm, batch statistics"])
+def test_attribution_where_nested_forward_mode_is_wrong(name):
+    """Against double backward of each example's loss, which is right for these layers; all examples in one batch."""
+    net, x, y = make(name, n=6)
+    before = {k: b.clone() for k, b in net.named_buffers()}
+    losses, params = example_losses(net, softplus_loss, x, y), [p.detach() for p in net.parameters()]
+    u = torch.randn(sum(p.numel() for p in params), dtype=torch.float64)
+    with torch.no_grad():  # as it may be called while training
+        got = attribute(losses, params, 3.0 * u)
+    flat, u = torch.cat([p.reshape(-1) for p in params]), u / u.norm()
+    hessians = [
+        torch.autograd.functional.hessian(lambda p, i=i: losses(unflatten(p, params))[i], flat) for i in range(6)
+    ]
+    exact = torch.stack([u @ hessian @ u for hessian in hessians])
+    # differences: rounding unit^(2/3), 4e-11, times the ratio of a third to a first derivative, some tens here
+    torch.testing.assert_close(got.curvatures, exact, rtol=0, atol=1e-8 * float(exact.abs().max()))
+    slopes = torch.autograd.functional.jacobian(lambda p: losses(unflatten(p, params)), flat) @ u
+    torch.testing.assert_close(got.slopes, slopes, rtol=1e-9, atol=1e-12)
+    for k, b in net.named_buffers():
+        torch.testing.assert_close(b, before[k], rtol=0, atol=0)
 
 
 BAD = [

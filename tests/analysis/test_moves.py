@@ -104,6 +104,19 @@ def test_rows_after_divergence_and_short_records(rng):
         Moves(np.full((3, 2), 7), np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3), 5)
 
 
+@pytest.mark.parametrize("k", [2, 40])  # next to none followed, and many
+def test_windows_that_the_record_cannot_answer_are_named(rng, k):
+    moves = moves_of(walk(rng, pair=4.0), k, first_step=10)
+    for first, last, blocks in ((10, 12, 0), (10, 14, 1), (11, 23, 2), (10, 22, 2)):
+        with pytest.raises(ValueError, match=f"a window must hold 3 blocks, got {blocks} in steps {first} to {last}"):
+            detect_in_moves(moves, first, last)
+    assert detect_in_moves(moves, 10, 23)[0].last_step == 23
+    for first, last in ((0, 39), (9, 48), (40, 70), (48, 20)):
+        for ask in (moves.window, moves.typical_size, lambda a, b: detect_in_moves(moves, a, b)):
+            with pytest.raises(ValueError, match=f"window must lie within steps 10 to 69, got {first} to {last}"):
+                ask(first, last)
+
+
 def test_nothing_followed_is_no_pair(rng):
     found, followed = detect_in_moves(moves_of(rng.exponential(size=(STEPS, N)), 2), 0, 39)
     assert len(followed) < 2

@@ -166,6 +166,13 @@ def test_oscillation_lowers_the_sharpness_as_the_coefficients_say():
     assert np.linalg.norm(change - forecast) < 0.2 * np.linalg.norm(change)
 
 
+def test_a_mean_loss_is_refused():
+    operator = small_net()
+    operator.loss = lambda outputs, targets: half_square(outputs, targets).mean()
+    with pytest.raises(ValueError, match=r"loss must return one value per example, shape \(20,\), got \(\)"):
+        operator_slopes(operator, operator.point(), torch.zeros(1, operator.size, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     ("radius", "operator", "message"),
     [
