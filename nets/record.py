@@ -17,7 +17,7 @@ from .data.dataset import Dataset
 from .files import RunError, fsync_path
 from .observers.base import Column
 from .record_check import first_row, whole_record
-from .recorded_losses import QUANTILES, ArraySpec, loss_arrays
+from .recorded_losses import QUANTILES, ArraySpec, loss_arrays, loss_sizes
 
 __all__ = [
     "ARRAYS",
@@ -96,7 +96,7 @@ class Block:
 
 
 def _sizes(config: TrainConfig, steps: int, examples: int) -> dict[str, int]:
-    return {"step": steps, "example": examples, "rank": config.record_k, "quantile": len(QUANTILES)}
+    return {"step": steps, "example": examples, **loss_sizes(config)}
 
 
 def create_record(

@@ -9,7 +9,16 @@ from analysis.moves import Moves
 from .config import TrainConfig
 from .files import RunError
 
-__all__ = ["QUANTILES", "ArraySpec", "all_losses", "known_losses", "loss_arrays", "loss_row", "losses_kept"]
+__all__ = [
+    "QUANTILES",
+    "ArraySpec",
+    "all_losses",
+    "known_losses",
+    "loss_arrays",
+    "loss_row",
+    "loss_sizes",
+    "losses_kept",
+]
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
@@ -34,6 +43,11 @@ _ARRAYS: dict[str, dict[str, ArraySpec]] = {
 def loss_arrays(config: TrainConfig) -> dict[str, ArraySpec]:
     """The arrays that hold losses of examples, by name."""
     return _ARRAYS[config.record_losses]
+
+
+def loss_sizes(config: TrainConfig) -> dict[str, int]:
+    """Sizes of the dimensions that these arrays alone have, by name."""
+    return {"rank": config.record_k, "quantile": len(QUANTILES)} if config.record_losses == "top_k" else {}
 
 
 def loss_row(config: TrainConfig, losses: np.ndarray, before: Tensor) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from torch import nn
 from nets.config import ConfigError
 from nets.importing import call_user
 from nets.options import OBSERVERS, parse_observer
+from nets.recorded_losses import loss_arrays, loss_sizes
 
 from .base import Column, Observer
 from .groups import GroupLosses
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 KINDS = {"eigenvalues": Eigenvalues, "density": Density, "groups": GroupLosses, "probes": Probes}
+#: beginnings of names that every record has
 TAKEN = ("target", "products", "accuracy", "oscillation", "loss", "grad_", "sharpness", "example_", "truth_")
 
 
@@ -35,10 +37,14 @@ class Watch:
     def __init__(self, problem: "Problem") -> None:
         self.observers = [_make(text, problem) for text in problem.config.observers]
         self.columns: dict[str, Column] = {}
-        sizes = {"step": problem.config.steps, "example": problem.dataset.n_losses}
+        config, data = problem.config, problem.dataset
+        sizes = {"step": config.steps, "example": data.n_losses, **loss_sizes(config)}
+        taken = {*loss_arrays(config), *sizes}
+        if data.kind == "regression" and data.targets.shape[1] > 1:
+            sizes["output"] = data.targets.shape[1]
         for observer in self.observers:
             for name, column in observer.columns.items():
-                if name in self.columns or name.startswith(TAKEN):
+                if name in self.columns or name in taken or name.startswith(TAKEN):
                     raise ConfigError(f"observers must fill arrays of their own, got {name} from {observer.name}")
                 self.columns[name] = column
                 for dim, size in zip(column.dims, column.shape, strict=True):

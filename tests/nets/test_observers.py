@@ -177,6 +177,20 @@ def taken(problem, every):
     return observer
 
 
+def plane(n):
+    """A user's regression on three outputs."""
+    x = np.random.default_rng(0).normal(size=(n, 2))
+    return x, x @ np.ones((2, 3))
+
+
+def named(problem, every, name="own", dim="which"):
+    """A user's observer of one array, by the names it is given."""
+    observer = steepest(problem, every)
+    observer.columns = {name: Column((dim,), (2,), "1", "norms")}
+    observer.observe = lambda module, state: {name: np.zeros(2)}
+    return observer
+
+
 WATCHED = (
     "density every=4 steps=8",
     "eigenvalues every=6 k=2",
@@ -260,6 +274,34 @@ def test_what_cannot_be_observed_leaves_nothing_behind(tmp_path, observers, mess
         create_run(tmp_path / "run", small(observers=observers))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        *(
+            ({"record_losses": "top_k", "record_k": 3}, f"name={name}", f"fill arrays of their own, got {name} from")
+            for name in ("top_example", "top_loss", "top_loss_before", "loss_quantile", "move_quantile", "quantile")
+        ),
+        ({"record_losses": "top_k", "record_k": 3}, "dim=rank", "dimension rank must have one size, got 2 and 3"),
+        ({"record_losses": "top_k"}, "dim=quantile", "dimension quantile must have one size, got 2 and 9"),
+        (
+            {"data": f"{__name__}:plane", "loss": "squared"},
+            "dim=output",
+            "dimension output must have one size, got 2 and 3",
+        ),
+    ],
+)
+def test_an_observer_cannot_spoil_the_record(tmp_path, changes, options, message):
+    observers = (f"{__name__}:named {options}",)
+    with pytest.raises(ConfigError, match=message):
+        create_run(tmp_path / "run", small(**changes, observers=observers))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_another_kind_of_record_are_free(tmp_path):
+    history = finished(tmp_path / "run", steps=3, observers=(f"{__name__}:named name=top_loss dim=rank",)).history()
+    assert history.top_loss.dims == ("step", "rank")
 
 
 def test_an_observer_that_breaks_its_promise_is_named(tmp_path):
