@@ -101,9 +101,12 @@ class Problem:
         config: Configuration.
         dataset: Its data.
         ranks: Processes that compute together, as process 0 sees them; None: this one alone.
+        n_rows: Rows that the mean loss is over, of which ``dataset`` holds a part; None: the dataset's own.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, ranks: Ranks | None = None, n_rows: int | None = None
+    ) -> None:
         self.config, self.dataset = config, dataset
         if ranks is not None:
             ranks.check_device(config.device)
@@ -134,7 +137,7 @@ class Problem:
             self.inputs[rows],
             self.targets[rows],
             chunk_size=config.chunk_size,
-            n_rows=n,
+            n_rows=n_rows or n,
             kernels=config.kernels,
         )
         self.full_batch: FullBatch = local

@@ -11,7 +11,6 @@ from .config import TrainConfig
 from .data import load_data
 from .descent import Problem
 from .device import numerics
-from .evaluation import ChunkedLoss
 from .ranks import SET_UP, STOP, RankError, Ranks
 from .shared_loss import SharedLoss
 
@@ -80,17 +79,7 @@ def _set_up(ranks: Ranks, settings: contextlib.ExitStack) -> SharedLoss | None:
         n = len(dataset.inputs)
         rows = ranks.rows(n)
         part = replace(dataset, inputs=dataset.inputs[rows].copy(), targets=dataset.targets[rows].copy())
-        problem = Problem(config, part)
-        local = ChunkedLoss(
-            problem.module,
-            problem.loss,
-            problem.inputs,
-            problem.targets,
-            chunk_size=config.chunk_size,
-            n_rows=n,
-            kernels=config.kernels,
-        )
-        shared = SharedLoss(ranks, local)
+        shared = SharedLoss(ranks, Problem(config, part, n_rows=n).full_batch)
     except Exception as error:
         refusal = f"process {ranks.rank} of {ranks.size}: {error}"
     ranks.gather_text(refusal)

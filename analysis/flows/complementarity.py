@@ -84,7 +84,10 @@ def _interior_point(vector: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -
         inverse = back @ _power(root @ s @ root, 0.5) @ back  # W^-1, where W S W = X
         metric = np.tensordot(basis, inverse @ basis @ inverse, ((1, 2), (1, 2)))
         wanted = CENTERING * gap * back @ back - s
-        move = np.linalg.solve(matrix + (metric + metric.T) / 2, coordinates(wanted) - miss)
+        try:
+            move = np.linalg.solve(matrix + (metric + metric.T) / 2, coordinates(wanted) - miss)
+        except np.linalg.LinAlgError:  # at the limit of rounding; whether it is good enough, gap and residual say
+            break
         dx, ds = whole(move), whole(matrix @ move + miss)
         length = min(1.0, BACKOFF * _to_boundary(x, dx), BACKOFF * _to_boundary(s, ds))
         if not np.isfinite(move).all() or length < 1e-12:

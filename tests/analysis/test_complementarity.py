@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis.flows import solve_complementarity
@@ -18,6 +18,7 @@ def problem(k, rank, seed):
 
 @settings(deadline=None)
 @given(k=st.integers(1, 6), rank=st.integers(1, 25), seed=st.integers(0, 10**6), scale=st.sampled_from([1e-6, 1, 1e6]))
+@example(k=4, rank=1, seed=1043, scale=1e-6)  # ends at the limit of rounding: a singular matrix
 def test_conditions(k, rank, seed, scale):
     a, b = problem(k, rank, seed)
     found = solve_complementarity(scale * a, b)
