@@ -131,7 +131,7 @@ class Problem:
         self._check()
         n = len(self.inputs)
         rows = slice(n) if ranks is None else ranks.rows(n)
-        local = ChunkedLoss(
+        self.local = ChunkedLoss(
             self.module,
             self.loss,
             self.inputs[rows],
@@ -140,10 +140,10 @@ class Problem:
             n_rows=n_rows or n,
             kernels=config.kernels,
         )
-        self.full_batch: FullBatch = local
+        self.full_batch: FullBatch = self.local
         if ranks is not None:
             about = {"config": config.to_dict(), "data": dataset.fingerprint}
-            self.full_batch = SharedLoss(ranks, local, about)
+            self.full_batch = SharedLoss(ranks, self.local, about)
 
     @property
     def n_parameters(self) -> int:

@@ -79,7 +79,7 @@ def _set_up(ranks: Ranks, settings: contextlib.ExitStack) -> SharedLoss | None:
         n = len(dataset.inputs)
         rows = ranks.rows(n)
         part = replace(dataset, inputs=dataset.inputs[rows].copy(), targets=dataset.targets[rows].copy())
-        shared = SharedLoss(ranks, Problem(config, part, n_rows=n).full_batch)
+        shared = SharedLoss(ranks, Problem(config, part, n_rows=n).local)
     except Exception as error:
         refusal = f"process {ranks.rank} of {ranks.size}: {error}"
     ranks.gather_text(refusal)
