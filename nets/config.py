@@ -112,9 +112,11 @@ class TrainConfig:
         eig_tol: Relative residual ‖Hv − λv‖/|λ| asked of the sharpness.
         max_products: Most Hessian-vector products per step.
         eig_every: The sharpness is measured at steps divisible by this and is NaN in the record between; 0: never.
-        kernels: For the steps without sharpness. "exact": as with it. "fused": PyTorch's own normalisations and
-            attention, which lack higher derivatives. "compiled": the same through ``torch.compile`` (needs a C++
-            compiler). The results of the last two differ from "exact" by rounding.
+        kernels: For losses and gradients of all rows at the steps without sharpness. "exact": as with it. "fused":
+            PyTorch's own normalisations and attention, which lack higher derivatives. "compiled": the same through
+            ``torch.compile`` (needs a C++ compiler). The results of the last two differ from "exact" by rounding;
+            whether they pay depends on network and compiler. Gradients of a minibatch, and those an optimizer asks for
+            beyond the first of a step (SAM's second), are always "exact".
         observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
             "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
         snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.

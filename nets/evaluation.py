@@ -78,7 +78,8 @@ class ChunkedLoss:
         inputs, targets: The rows, first dimension m.
         chunk_size: Most rows at a time; 0: all at once. The last chunk has what is left.
         n_rows: Rows that the mean is over; None: m. Of more, the results are this process's share of the sums.
-        kernels: "exact", "fused" or "compiled": of evaluations without products (`nets.architectures.kernels`).
+        kernels: "exact", "fused" or "compiled": of `evaluate` without products (`nets.architectures.kernels`);
+            `gradient`, of minibatches and of SAM's second point, is always exact.
     """
 
     def __init__(

@@ -10,7 +10,10 @@ _depth = 0
 
 @contextlib.contextmanager
 def first_derivatives_only() -> Iterator[None]:
-    """Within this, forward passes may use kernels whose second derivatives are missing or wrong; they are faster."""
+    """Within this, forward passes may use kernels whose second derivatives are missing or wrong.
+
+    Whether these pay depends on network and compiler.
+    """
     global _depth
     _depth += 1
     try:
