@@ -2,8 +2,8 @@
 
 Its steps go on from those of the parent: step n stays step n, and ``steps`` counts from the parent's step 0. Rows of
 the record before the fork are the parent's where every option they depend on is the same, else empty. The row of the
-fork's own step is the parent's where that had recorded it and the examples are the same, whatever else changes. A fork with nothing changed is the parent's own
-continuation to the bit.
+fork's own step is the parent's where that had recorded it and the examples are the same, whatever else changes. A fork
+with nothing changed is the parent's own continuation to the bit.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """Is the pair the cause: sharpness and loss without it, without random examples, and without the worst fitted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.effects import paired_effect
+from nets.config import TrainConfig
 from nets.data import images
 from nets.files import read_json
 from nets.forecasting import record_arrays
@@ -19,13 +21,24 @@ from paper_figures.style import BLUE, GREY, ORANGE, PAGE_WIDTH, RED
 __all__ = ["compute", "compute_pair", "plot"]
 
 ARMS = {"control": (GREY, "-"), "random": (BLUE, "-."), "highest_loss": (ORANGE, "--"), "pair": (RED, "-")}
+DONE = {
+    "drop": "left out",
+    "downweight": "given less weight",
+    "rebalance": "rebalanced",
+    "relabel": "relabelled",
+    "robust": "given a robust loss",
+    "blur": "blurred",
+    "background": "given the mean background",
+    "feature": "deprived of their common feature",
+}
 NAMES = {"control": "control", "random": "random\nexamples", "highest_loss": "highest\nloss", "pair": "the pair"}
 
 
 def compute(directory: Path) -> dict[str, Any]:
     """Arrays of the figure from one folder of ``opposing intervene --controls``, or from all that lie within one.
 
-    Of several, those that ask the same question as the first are taken; they should differ in the seed.
+    Of several, those are taken that ask the same question as the first, of the same configuration but for its seed and
+    that of its generated data.
 
     Raises:
         ValueError: If there is none.
@@ -33,17 +46,22 @@ def compute(directory: Path) -> dict[str, Any]:
     seeds: list[dict[str, Any]] = []
     for path in sorted(Path(directory).rglob("effects.json")):
         result = read_json(path)
+        if set(result["runs"]) != set(ARMS):
+            continue
         asked = {k: v for k, v in result["question"].items() if k != "parent_config"}
-        if set(result["runs"]) == set(ARMS) and (not seeds or asked == seeds[0]["asked"]):
+        setting = asked, _without_seeds(Run.open(path.parent / "control").config)
+        if not seeds or setting == seeds[0]["setting"]:
             records = {name: record_arrays(Run.open(path.parent / name)) for name in ARMS}
-            seeds.append({"asked": asked, "result": result, "records": records, "path": path.parent})
+            seeds.append(
+                {"setting": setting, "asked": asked, "result": result, "records": records, "path": path.parent}
+            )
     if not seeds:
         raise ValueError(
             f"{directory} must hold an intervention with its controls, got none; make one with "
             f"`opposing intervene RUN --into {directory} --controls`"
         )
     config, forecast = Run.open(seeds[0]["path"] / "control").config, _forecast(seeds[0]["path"])
-    at = seeds[0]["asked"]["at"] or 0
+    at = seeds[0]["asked"]["at"]
     rows = [[s["result"]["runs"][name] for s in seeds] for name in ARMS]
     onset = [[r["outcome"]["onset"] for r in row] for row in rows]
     return {
@@ -53,7 +71,8 @@ def compute(directory: Path) -> dict[str, Any]:
         "members": len(forecast["arms"]["pair"]["first"]) + len(forecast["arms"]["pair"]["second"]),
         "critical": seeds[0]["result"]["critical"],
         "steps": config.steps,
-        "first": {name: 0 if name == "control" else at for name in ARMS},
+        "at": at,
+        "first": {name: 0 if name == "control" else at or 0 for name in ARMS},
         "sharpness": {name: [s["records"][name]["sharpness"] for s in seeds] for name in ARMS},
         "loss": {name: [s["records"][name]["loss"] for s in seeds] for name in ARMS},
         "ratio": {n: np.array([r["ratio"] for r in row], dtype=float) for n, row in zip(ARMS, rows, strict=True)},
@@ -79,6 +98,12 @@ def compute_pair(directory: Path) -> dict[str, Any]:
     }
 
 
+def _without_seeds(config: TrainConfig) -> str:
+    """Hash of a configuration but for its seed and that of its generated data."""
+    options = tuple(option for option in config.data_options if not option.startswith("seed="))
+    return replace(config, seed=0, data_options=options).config_hash
+
+
 def _forecast(directory: Path) -> dict[str, Any]:
     return read_json(Path(directory) / "forecasts" / "intervention.json")
 
@@ -95,11 +120,11 @@ def plot(data: dict[str, Any]) -> Figure:
     axes[1, 0].legend(loc="upper right")
     _draw_ratio(data, axes[0, 1])
     _draw_onset(data, axes[1, 1])
-    what = {"drop": "left out", "downweight": "given less weight"}.get(data["action"], f"{data['action']}ed")
+    when = "before training" if data["at"] is None else f"from step {data['at']} on"
     many = data["seeds"] > 1
     who = f"At most {100 * data['share']:g} % of the examples" if many else f"{data['members']} examples"
     seeds = f", {data['seeds']} seeds" if many else ""
-    fig.suptitle(f"{who} {what} before training ({data['title']}{seeds})", fontsize=9)
+    fig.suptitle(f"{who} {DONE[data['action']]} {when} ({data['title']}{seeds})", fontsize=9)
     return fig
 
 
@@ -130,7 +155,7 @@ def _draw_ratio(data: dict[str, Any], ax: Axes) -> None:
             ax.errorbar(k + 0.36, 1 + effect.mean, [[effect.mean - effect.low], [effect.high - effect.mean]],
                         fmt="_", color=colour, capsize=2.5, lw=1.2, ms=7)  # fmt: skip
     ax.plot([], [], "o", ms=3.5, color=GREY, label="measured")
-    ax.plot([], [], "o", ms=4, mfc="none", mec=GREY, mew=0.8, label="forecast before training")
+    ax.plot([], [], "o", ms=4, mfc="none", mec=GREY, mew=0.8, label="forecast")
     if data["seeds"] > 1:
         ax.plot([], [], "_", ms=7, color=GREY, label="mean, 95 % interval")
     ax.legend(loc="lower left")
