@@ -1,6 +1,6 @@
 """``opposing intervene``: a run without a pair, or with it changed, beside the same done to other examples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ def run(command: InterveneCommand) -> int:
     from nets.run import Run
     from opposing.progress import advance_with_progress
 
-    names = ("action", "options", "group", "by", "share", "at", "controls", "steps", "seed")
-    question = Question(**{name: getattr(command, name) for name in names})
+    question = Question(**{field.name: getattr(command, field.name) for field in fields(Question)})
     forecast = prepare(Run.open(command.run), question, command.into, advance_with_progress)
     said = ", ".join(f"{name.replace('_', ' ')} × {arm['ratio']:.2f}" for name, arm in forecast["arms"].items())
     print(f"forecast at step {forecast['made_at_step']}, before any arm is trained: sharpness of the control, {said}")
