@@ -13,9 +13,9 @@ networks here treat rows separately.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from .config import ConfigError
 from .losses import correct, of_rows
 
 __all__ = ["ChunkedLoss", "Evaluation", "FullBatch"]
+
+_copy: Any = torch._foreach_copy_
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class ChunkedLoss:
         self.inputs, self.targets = inputs, targets
         self.chunk_size = chunk_size or len(inputs)
         self.n_rows = n_rows or len(inputs)
+        if kernels != "exact":
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.params = list(module.parameters())
 
     @property
@@ -111,16 +115,18 @@ class ChunkedLoss:
         self._place(parameters)
         keep = products and len(self.inputs) <= self.chunk_size
         losses, hits = [], []
-        gradient, product = torch.zeros_like(parameters), None
-        for k, (x, y) in enumerate(self._chunks(self.inputs, self.targets)):
+        gradient, product = None, None
+        for x, y in self._chunks(self.inputs, self.targets):
             outputs, values = self._forward(x, y) if products else self._fast_forward(x, y)
             grads = self._grads(values, len(x), self.n_rows, keep)
-            part = flatten([g.detach() for g in grads])
-            gradient = gradient + part if k else part
+            part = self._flat([g.detach() for g in grads])
+            gradient = part if gradient is None else gradient + part
             losses.append(values.detach())
             hits.append(correct(outputs, y))
             if keep:
                 product = flat_hvp(grads, self.params)
+        if gradient is None:
+            gradient = torch.zeros_like(parameters)
         return Evaluation(torch.cat(losses), torch.cat(hits), gradient, product or self._rebuilt(parameters))
 
     def gradient(self, parameters: Tensor, rows: Tensor | None = None, n_rows: int | None = None) -> Tensor:
@@ -131,7 +137,7 @@ class ChunkedLoss:
         total = n_rows or (self.n_rows if rows is None else len(rows))
         gradient = torch.zeros_like(parameters)
         for k, (x, y) in enumerate(self._chunks(inputs, targets)):
-            part = flatten(self._grads(loss(self.module(x), y), len(x), total, keep=False))
+            part = self._flat(self._grads(loss(self.module(x), y), len(x), total, keep=False))
             gradient = gradient + part if k else part
         return gradient
 
@@ -151,7 +157,23 @@ class ChunkedLoss:
 
     def _place(self, parameters: Tensor) -> None:
         with torch.no_grad():
+            if self.kernels != "exact":  # into where they are: convolutions keep their channels last
+                _copy(self.params, self._parts(parameters))
+                return
             nn.utils.vector_to_parameters(self._placed.copy_(parameters), self.params)
+
+    def _flat(self, gradients: Sequence[Tensor]) -> Tensor:
+        """One vector; in one pass also where the channels are last."""
+        if self.kernels == "exact":
+            return flatten(gradients)
+        vector = torch.empty(self.size, dtype=gradients[0].dtype, device=gradients[0].device)
+        _copy(self._parts(vector), gradients)
+        return vector
+
+    def _parts(self, vector: Tensor) -> list[Tensor]:
+        """Views of a flat vector in the shapes of the parameters."""
+        parts = vector.split([p.numel() for p in self.params])
+        return [part.view(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
     def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs, without their graph, and losses of some rows at the module's parameters."""
