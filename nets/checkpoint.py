@@ -15,6 +15,7 @@ from .files import RunError, write_atomic
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "state_hash"]
 
 TENSORS = ("parameters", "gradient", "previous_gradient", "eigenvector", "rng_state")
+SPARSE = ("gradient", "previous_gradient", "eigenvector")  # empty in the file where they are all zero
 OPTIONAL = ("batch_rng", "losses")  # left out where they are empty
 OPTIMIZER = "optimizer."  # prefix of the optimizer's own tensors, which may be none
 
@@ -22,6 +23,7 @@ OPTIMIZER = "optimizer."  # prefix of the optimizer's own tensors, which may be 
 def save_checkpoint(path: Path, state: State, config_hash: str, threads: int, data_hash: str) -> None:
     """Write the state; metadata hold the hash of the configuration, the data and the thread count."""
     tensors = {name: getattr(state, name).contiguous() for name in TENSORS}
+    tensors |= {name: tensors[name][:0] for name in SPARSE if not tensors[name].any()}
     tensors |= {name: getattr(state, name) for name in OPTIONAL if getattr(state, name).numel()}
     tensors |= {OPTIMIZER + name: value.contiguous() for name, value in state.optimizer.items()}
     flags = [state.step, int(state.logged), int(state.diverged)]
@@ -40,7 +42,9 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
     tensors, about = _read(path)
     try:
         step, logged, diverged = tensors["step_logged_diverged"].tolist()
-        theta, gradient, previous, eigenvector, rng = (tensors[name] for name in TENSORS)
+        theta = tensors["parameters"]
+        tensors |= {name: torch.zeros_like(theta) for name in SPARSE if not tensors[name].numel()}
+        _, gradient, previous, eigenvector, rng = (tensors[name] for name in TENSORS)
         state = State(step, bool(logged), bool(diverged), theta, gradient, previous, eigenvector, rng)
         for name in OPTIONAL:
             setattr(state, name, tensors.get(name, getattr(state, name)))

@@ -5,6 +5,7 @@ parameter) and `update` (for gradient descent $\theta \leftarrow \theta - \eta g
 two.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
@@ -63,7 +64,8 @@ class State:
         diverged: Whether row n holds the first non-finite value, which ends the run.
         parameters: θ_n, flat, shape (P,).
         gradient, previous_gradient: The two last gradients computed, shape (P,): $g_n, g_{n-1}$ if
-            ``logged``, else $g_{n-1}, g_{n-2}$; zero where there is none yet, NaN where it is not known (forks).
+            ``logged``, else $g_{n-1}, g_{n-2}$; zero where there is none yet and where the sharpness is never measured,
+            NaN where it is not known (forks).
         eigenvector: Top Hessian eigenvector last computed, shape (P,); zero before the first.
         rng_state: State of the eigen-solver's random generator, uint8.
         batch_rng: State of the generator that shuffles the rows, at the start of the current epoch, uint8; empty
@@ -274,8 +276,15 @@ class Problem:
             state.parameters = torch.sub(state.parameters, step, out=step)  # one new vector, not two
         else:
             self._optimizer_step(state)
+        if not self.config.eig_every:  # nothing asks for the last gradients: not kept, nor put into checkpoints
+            state.gradient = state.previous_gradient = self._zero
         state.step += 1
         state.logged = False
+
+    @functools.cached_property
+    def _zero(self) -> Tensor:
+        """Zero vector (P,), shared: no tensor of a state is ever changed in place."""
+        return torch.zeros(self.n_parameters, dtype=self.dtype, device=self.device)
 
     def _optimizer_step(self, state: State) -> None:
         c = self.config

@@ -76,8 +76,9 @@ def fork_run(
 
     The parameters are carried over. So are what the optimizer keeps, where neither it nor its options change; the
     last eigenvector, as the first guess; the generators, where ``seed`` stays (that of the batches: and ``batch_size``
-    and the number of rows too; else it starts anew, within the epoch that the step number says). With other examples
-    the last gradients are not known: the oscillation is NaN in the first two rows.
+    and the number of rows too; else it starts anew, within the epoch that the step number says). With other examples,
+    or of a parent that never measures the sharpness, the last gradients are not known: the oscillation is NaN in the
+    first two rows.
 
     Args:
         parent: The run to branch off.
@@ -118,6 +119,10 @@ def fork_run(
         state.previous_gradient = state.gradient.clone()
         state.losses = state.losses[:0]
         rows = (step, step)
+    if config.eig_every and not parent.config.eig_every:  # the parent did not keep its gradients
+        state.previous_gradient = torch.full_like(state.parameters, torch.nan)
+        if not state.logged:
+            state.gradient = state.previous_gradient.clone()
     if {"optimizer", "optimizer_options"} & set(changed):
         state.optimizer = {}
     fresh = problem.initial_state()

@@ -259,3 +259,24 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(RunError, match="must be new or empty"):
         fork_run(run, run.directory)
     assert contents(run.directory) == before
+
+
+@pytest.mark.parametrize("stop", [8, lambda s: s.step == 8])
+def test_a_fork_that_measures_the_sharpness_of_a_parent_that_did_not(tmp_path, stop):
+    """The parent keeps no gradients but the one that is still to be applied: the first oscillation is at step 10."""
+    watched, blind = tmp_path / "watched", tmp_path / "blind"
+    for folder, every in ((watched, 1), (blind, 0)):
+        create_run(folder, small(checkpoint_every=8, eig_every=every))
+    Run.open(watched).advance()
+    run = Run.open(blind)
+    run.advance(stop)
+    sizes = [(folder / "checkpoint.safetensors").stat().st_size for folder in (watched, blind)]
+    left_out = 2 if callable(stop) else 3  # of four vectors
+    assert sizes[0] - sizes[1] == pytest.approx(left_out * 4 * run.problem.n_parameters, abs=100)  # the header
+    fork = fork_run(run, tmp_path / "fork", changes={"eig_every": 1}).run
+    fork.advance()
+    ours, theirs = fork.history(), Run.open(watched).history()
+    assert np.isnan(ours["oscillation"][:10]).all()
+    assert np.isfinite(ours["oscillation"][10:]).all()
+    np.testing.assert_array_equal(ours["loss"][8:], theirs["loss"][8:])
+    np.testing.assert_allclose(ours["sharpness"][10:], theirs["sharpness"][10:], rtol=2e-2)  # within eig_tol, twice
