@@ -20,6 +20,8 @@ COMMANDS = {
     "verify": "score a run's forecasts against what came after them",
     "signals": "list a run's opposing signals: when each appears, its pair of groups, when it ends",
     "intervene": "take a pair out of a run, or change it, and compare: is it the cause?",
+    "presets": "list the experiments there are as presets, or print one to copy",
+    "run": "carry out a preset: its claims, what was measured, the verdicts",
     "figures": "draw the figures of theory and experiment",
 }
 

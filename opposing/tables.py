@@ -1,7 +1,7 @@
 """Tables printed by the commands."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -9,7 +9,10 @@ from rich.table import Table
 
 from analysis.scoring import Score
 
-__all__ = ["number", "print_forecast", "print_scores"]
+if TYPE_CHECKING:
+    from nets.presets import Verdict
+
+__all__ = ["number", "print_forecast", "print_scores", "print_verdicts"]
 
 SHOWN = 8  # examples named in a printed forecast
 
@@ -34,6 +37,22 @@ def print_scores(scores: Sequence[Score], title: str) -> None:
         style = {"holds": "green", "fails": "red"}.get(s.verdict, "yellow")
         verdict = f"[{style}]{s.verdict}[/{style}]"
         table.add_row(s.claim, number(s.forecast), number(s.outcome), number(s.score), bar, base, verdict)
+    console = Console()
+    Console(width=max(console.width, 110)).print(table)
+
+
+def print_verdicts(verdicts: Sequence["Verdict"], title: str) -> None:
+    """Claims of a preset with what was measured at every seed, the control, the condition and the verdict."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for heading in ("claim", "value", "control", "condition", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for v in verdicts:
+        style = {"holds": "green", "fails": "red"}.get(v.verdict, "yellow")
+        verdict = f"[{style}]{v.verdict}[/{style}]"
+        if v.claim.fails:
+            verdict += f", as known: {v.claim.fails}" if v.expected else ", though known to fail"
+        shown = ["  ".join(map(number, numbers)) or "–" for numbers in (v.values, v.controls)]
+        table.add_row(v.claim.says, *shown, v.claim.holds.text, verdict)
     console = Console()
     Console(width=max(console.width, 110)).print(table)
 
