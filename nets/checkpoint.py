@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -23,7 +24,7 @@ OPTIMIZER = "optimizer."  # prefix of the optimizer's own tensors, which may be 
 def save_checkpoint(path: Path, state: State, config_hash: str, threads: int, data_hash: str) -> None:
     """Write the state; metadata hold the hash of the configuration, the data and the thread count."""
     tensors = {name: getattr(state, name).contiguous() for name in TENSORS}
-    tensors |= {name: tensors[name][:0] for name in SPARSE if not tensors[name].any()}
+    tensors |= {name: tensors[name][:0] for name in SPARSE if not _any(tensors[name])}
     tensors |= {name: getattr(state, name) for name in OPTIONAL if getattr(state, name).numel()}
     tensors |= {OPTIMIZER + name: value.contiguous() for name, value in state.optimizer.items()}
     flags = [state.step, int(state.logged), int(state.diverged)]
@@ -54,6 +55,11 @@ def load_checkpoint(path: Path) -> tuple[State, dict]:
         return state, about
     except (KeyError, ValueError) as error:
         raise RunError(f"{path} must be a checkpoint of a run, lacks {error}; restore it") from error
+
+
+def _any(vector: Tensor) -> bool:
+    """Whether it is not all zero; by numpy, whose one thread leaves the others to the run."""
+    return bool(vector.any()) if vector.is_cuda else bool(np.any(vector.numpy()))
 
 
 def load_weights(path: Path) -> Tensor:

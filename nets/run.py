@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import nets.checkpoint as ckpt
 
+from .committing import Committer
 from .config import ConfigError, TrainConfig
 from .data import DataError, Dataset, load_data
 from .descent import Problem, State, StepState, row_of
@@ -239,7 +240,7 @@ class Run:
         if not path.exists():
             with written_to(self.directory):
                 path.parent.mkdir(exist_ok=True)
-                self._save(path)
+                self._save(path, self._state)
         return path
 
     def snapshot_path(self, step: int) -> Path:
@@ -324,20 +325,31 @@ class Run:
             write_json(self.directory / "status.json", asdict(status))
 
     def _loop(self, until: Until, on_step: Callable[[StepState], object] | None, max_steps: int | None) -> None:
-        problem, state, steps = self.problem, self._state, self.config.steps
+        problem, state, watch, steps = self.problem, self._state, self._watch, self.config.steps
         last = min(until, steps) if isinstance(until, int) else steps
         if max_steps is not None:
             last = min(last, state.rows + max_steps)
         if last <= state.step:
             return
         self._show(RunStatus("running", state.step, "advancing"))
-        watch, every = self._watch, self.config.snapshot_every
         with written_to(self.directory):
             self._note_processes()
             block = load_block(self.directory / "record.zarr", self.config, state.rows, watch.columns)
         state.to(problem.device)
         if state.logged:
             problem.update(state)
+        with Committer(self._commit) as commit:
+            self._steps(block, last, until, on_step, commit)
+
+    def _steps(
+        self,
+        block: Block,
+        last: int,
+        until: Until,
+        on_step: Callable[[StepState], object] | None,
+        commit: Callable[[Block, State], None],
+    ) -> None:
+        problem, state, watch, every = self.problem, self._state, self._watch, self.config.snapshot_every
         while state.step < last:
             if every and state.step % every == 0:
                 self.snapshot()
@@ -352,9 +364,9 @@ class Run:
                 break
             problem.update(state)
             if state.step == block.stop and state.step < last:
-                self._commit(block)
+                commit(block, state)
                 block = Block.empty(self.config, state.step, self.dataset.n_losses, watch.columns)
-        self._commit(block)
+        commit(block, state)
 
     def _note_processes(self) -> None:
         """Note in provenance.json from which step on how many processes compute, where it is more than one or was."""
@@ -365,14 +377,14 @@ class Run:
             spans = [span for span in spans if span["from_step"] < self.rows]
             write_json(path, {**about, "processes": [*spans, {"from_step": self.rows, "processes": size}]})
 
-    def _commit(self, block: Block) -> None:
+    def _commit(self, block: Block, state: State) -> None:
         with written_to(self.directory):
-            if block.start < self._state.rows:
+            if block.start < state.rows:
                 write_block(self.directory / "record.zarr", block)
-            self._save(self.directory / "checkpoint.safetensors")
+            self._save(self.directory / "checkpoint.safetensors", state)
 
-    def _save(self, path: Path) -> None:
-        ckpt.save_checkpoint(path, self._state, self.config.config_hash, self._threads, self._data_hash)
+    def _save(self, path: Path, state: State) -> None:
+        ckpt.save_checkpoint(path, state, self.config.config_hash, self._threads, self._data_hash)
 
     def _refresh(self) -> None:
         self._state: State
