@@ -6,7 +6,6 @@ two.
 """
 
 import functools
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,8 +27,6 @@ from .ranks import Ranks
 from .shared_loss import SharedLoss
 
 __all__ = ["Problem", "State", "StepState"]
-
-NORM_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -216,7 +213,7 @@ class Problem:
         here = self.full_batch.evaluate(state.parameters, products=due)
         before, last = state.previous_gradient, state.gradient
         gradient, loss = here.gradient, here.loss
-        grad_norm = self._norm(gradient)
+        grad_norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
         nan = float("nan")
         value, residual, converged, products, grad_v, oscillation = nan, nan, False, 0, nan, nan
         vector, generator = state.eigenvector, torch.Generator(self.device)
@@ -254,17 +251,6 @@ class Problem:
         )
         state.diverged = not logged.finite
         return logged, here.losses.cpu().numpy()
-
-    @staticmethod
-    def _norm(vector: Tensor) -> float:
-        """Norm summed in float64; on the CPU in pieces that stay in its cache."""
-        if vector.device.type != "cpu":
-            return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-        total, room = 0.0, torch.empty(NORM_PIECE, dtype=torch.float64)
-        for part in vector.split(NORM_PIECE):
-            piece = room[: len(part)].copy_(part)
-            total += float(torch.dot(piece, piece))
-        return math.sqrt(total)
 
     def update(self, state: State) -> None:
         r"""One step of the optimizer from θ_n; for gradient descent $\theta_{n+1} = \theta_n - \eta g_n$.
