@@ -14,7 +14,7 @@ import copy
 import functools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -212,9 +212,11 @@ class Run:
         """
         return self._state.eigenvector.to(find_device(self.config.device), copy=True)
 
-    def history(self) -> xr.Dataset:
+    def history(self, arrays: Sequence[str] = ()) -> xr.Dataset:
         """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory.
 
+        Args:
+            arrays: Only those of these names that there are; empty: all.
         Raises:
             RunError: If the record is damaged.
         """
@@ -223,7 +225,8 @@ class Run:
             whole_record(path, self.config, self.rows - self._state.diverged),
             xr.open_zarr(path, consolidated=False) as opened,
         ):
-            return opened.isel(step=slice(0, self.rows)).load()
+            chosen = opened[[name for name in arrays if name in opened]] if arrays else opened
+            return chosen.isel(step=slice(0, self.rows), missing_dims="ignore").load()
 
     def state_hash(self) -> str:
         """SHA-256 of current parameters, step and configuration."""

@@ -1,5 +1,7 @@
 """Progress of long work, on the terminal."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -8,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from nets.run import Run, RunStatus
 
-__all__ = ["advance_with_progress", "console", "stdout"]
+__all__ = ["advance_with_progress", "console", "counted", "stdout"]
 
 console = Console(stderr=True)
 stdout = Console()
@@ -37,3 +39,12 @@ def advance_with_progress(run: "Run", until: Any = None, label: str = "train") -
             bar.update(task, completed=state.step + 1, state=text)
 
         return run.advance(until, on_step=show)
+
+
+@contextlib.contextmanager
+def counted(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of ``total`` things; the body calls what it is given after each. No bar where ``total`` is 0."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not total) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)

@@ -1,10 +1,11 @@
 """Tables printed by the commands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from analysis.scoring import Score
@@ -41,18 +42,20 @@ def print_scores(scores: Sequence[Score], title: str) -> None:
     Console(width=max(console.width, 110)).print(table)
 
 
-def print_verdicts(verdicts: Sequence["Verdict"], title: str) -> None:
-    """Claims of a preset with what was measured at every seed, the control, the condition and the verdict."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+def print_verdicts(found: Mapping[str, Sequence["Verdict"]], title: str) -> None:
+    """Claims of presets, by name, with what was measured at every seed, the control, the condition and the verdict."""
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for heading in ("claim", "value", "control", "condition", "verdict"):
         table.add_column(heading, overflow="fold")
-    for v in verdicts:
-        style = {"holds": "green", "fails": "red"}.get(v.verdict, "yellow")
-        verdict = f"[{style}]{v.verdict}[/{style}]"
-        if v.claim.fails:
-            verdict += f", as known: {v.claim.fails}" if v.expected else ", though known to fail"
-        shown = ["  ".join(map(number, numbers)) or "–" for numbers in (v.values, v.controls)]
-        table.add_row(v.claim.says, *shown, v.claim.holds.text, verdict)
+    for name, verdicts in found.items():
+        for i, v in enumerate(verdicts):
+            style = {"holds": "green", "fails": "red"}.get(v.verdict, "yellow") if v.enough_seeds else "yellow"
+            verdict = f"[{style}]{v.verdict}[/{style}]{v.caution}"
+            if v.claim.fails:
+                verdict += f", as known: {escape(v.claim.fails)}" if v.expected else ", though known to fail"
+            shown = ["  ".join(map(number, numbers)) or "–" for numbers in (v.values, v.controls)]
+            says = f"{name}: {v.claim.says}" if len(found) > 1 and i == 0 else v.claim.says
+            table.add_row(escape(says), *shown, escape(v.claim.holds.text), verdict)
     console = Console()
     Console(width=max(console.width, 110)).print(table)
 

@@ -22,6 +22,9 @@
     fork = "gd"
     at = "onset + 20"
     lr = 0.1
+    [runs.model]                    # the two-layer linear model, simulated
+    kind = "simulate"
+    lr = 0.01
 
     [[claims]]
     says = "after onset the sharpness stays at 2/lr, which gradient flow passes"
@@ -29,78 +32,26 @@
     control = "edge_ratio(slow)"
     holds = "0.95 <= value <= 1.05 and control < 0.9"
 
-The strings ``{seed}`` in an option are replaced by the seed of the repetition, which is also the option ``seed``.
+``[options]`` are those of the trained runs; a fork and a simulation have their own only. The strings ``{seed}`` in an
+option are replaced by the seed of the repetition, which is also the option ``seed``.
 """
 
-import dataclasses
-import itertools
+import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nets.config import ConfigError, TrainConfig
-from nets.fork import CHANGEABLE
-
 from . import measures as _measures  # noqa: F401 - registers them
-from .expressions import Condition, ExpressionError, Measurement, Moment
-from .simulated import SimulationPlan
+from .claims import Claim, check_claims, read_claim
+from .plans import FORMS, OWN, TRAINED, PresetError, RunPlan, make_plans
 
 __all__ = ["FORMS", "Claim", "Preset", "PresetError", "RunPlan", "load_preset", "preset_names"]
 
 LIBRARY = Path(__file__).parent / "library"
-FORMS = ("quick", "full")
-KINDS = ("train", "simulate")
-OWN = ("kind", "fork", "at", "grid", *FORMS)
-
-
-class PresetError(ValueError):
-    """A preset that cannot be run; the message names the file, the entry, its requirement and the value."""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """One run of one repetition.
-
-    Args:
-        name: Name of its entry; the runs of a grid share it.
-        folder: Its own name: that of the entry, with the values of the grid.
-        config: What is trained; of a fork, with the changes made.
-        simulation: What is simulated instead.
-        fork: Folder of the run it branches off.
-        at: Where it does.
-        changes: Options that the fork changes.
-    """
-
-    name: str
-    folder: str
-    config: TrainConfig | None = None
-    simulation: SimulationPlan | None = None
-    fork: str | None = None
-    at: Moment | None = None
-    changes: tuple[tuple[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What must be seen.
-
-    Args:
-        says: One sentence.
-        value: How it is measured.
-        control: The same where it must not be seen; None where the claim has no control.
-        holds: Condition on ``value`` and ``control``, which every seed must meet.
-        forms: Forms of the preset that it is about.
-        fails: Why it is known to fail, where it is; empty where it is expected to hold.
-    """
-
-    says: str
-    value: Measurement
-    control: Measurement | None
-    holds: Condition
-    forms: tuple[str, ...] = FORMS
-    fails: str = ""
+ENTRIES = ("title", "source", "minutes", "options", "runs", "claims")
+MINUTES = tuple(f"{form}_{device}" for form in FORMS for device in ("cpu", "gpu"))
 
 
 @dataclass(frozen=True)
@@ -116,6 +67,7 @@ class Preset:
         claims: Claims.
         entries: The runs as declared.
         options: Options of all runs, by form.
+        text: The file's content.
     """
 
     id: str
@@ -126,6 +78,7 @@ class Preset:
     claims: tuple[Claim, ...]
     entries: Mapping[str, Mapping[str, Any]]
     options: Mapping[str, Any]
+    text: bytes
 
     def plans(self, form: str, seed: int, changes: Iterable[str] = ()) -> list[RunPlan]:
         """The runs of one repetition, parents before their forks.
@@ -133,18 +86,18 @@ class Preset:
         Args:
             form: "quick" or "full".
             seed: Seed of the repetition.
-            changes: ``key=value`` for all runs, ``run.key=value`` for one; values as in TOML, or plain words.
+            changes: ``key=value`` for all runs that have this option, ``run.key=value`` for one, which goes before;
+                values as in TOML, or plain words. In a grid a value takes the place of the list, and so does a list.
         Raises:
-            PresetError: If a run or a change cannot be carried out.
+            PresetError: If a run or a change cannot be carried out, or a measure does not fit the runs it is of.
         """
-        given = [_change(self, text) for text in changes]
-        plans: dict[str, RunPlan] = {}
-        for name in _in_order(self):
-            own = dict(self.entries[name])
-            asked = {key: value for run, key, value in given if run in (None, name)}
-            for plan in _plans(self, name, own, form, seed, asked, plans):
-                plans[plan.folder] = plan
-        return list(plans.values())
+        plans = make_plans(self.path, self.entries, self.options, form, seed, changes)
+        check_claims(self.path, self.claims_of(form), plans)
+        return plans
+
+    def claims_of(self, form: str) -> tuple[Claim, ...]:
+        """The claims about one form."""
+        return tuple(claim for claim in self.claims if form in claim.forms)
 
 
 def preset_names() -> list[str]:
@@ -160,30 +113,32 @@ def load_preset(name: str | Path) -> Preset:
     """
     path = Path(name)
     if path.suffix != ".toml":
+        if str(name) not in preset_names():
+            raise PresetError(
+                f"preset must be one of {', '.join(preset_names())} or a .toml file, got {name}; choose one of them"
+            )
         path = LIBRARY / f"{name}.toml"
-        if not path.is_file():
-            raise PresetError(f"preset must be one of {', '.join(preset_names())} or a .toml file, got {name}")
     try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_bytes()
+        content = tomllib.loads(text.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise PresetError(f"{path} must be a readable TOML file: {str(error).splitlines()[0]}; correct it") from None
-    preset = _read(path, content)
+    preset = _read(path, content, text)
     for form in FORMS:  # said before anything is trained
         preset.plans(form, 0)
     return preset
 
 
-def _read(path: Path, content: dict[str, Any]) -> Preset:
-    known = ("title", "source", "minutes", "options", "runs", "claims")
-    unknown = sorted(set(content) - set(known))
-    if unknown:
-        raise PresetError(f"{path}: entries must be among {', '.join(known)}; got {', '.join(unknown)}; remove it")
+def _read(path: Path, content: dict[str, Any], text: bytes) -> Preset:
+    _known(str(path), "entries", content, ENTRIES)
     for key in ("title", "source"):
         if not isinstance(content.get(key), str) or not content[key].strip():
             raise PresetError(f"{path}: {key} must be a sentence, got {content.get(key)!r}; write one")
     runs, claims = content.get("runs"), content.get("claims")
-    if not isinstance(runs, dict) or not runs or not all(isinstance(entry, dict) for entry in runs.values()):
+    if not isinstance(runs, dict) or not runs:
         raise PresetError(f"{path}: runs must be tables, [runs.NAME], got {runs!r}; declare one")
+    for name, entry in runs.items():
+        _check_run(path, name, entry)
     if not isinstance(claims, list) or not claims:
         raise PresetError(f"{path}: claims must be tables, [[claims]], got {claims!r}; declare one")
     return Preset(
@@ -191,108 +146,52 @@ def _read(path: Path, content: dict[str, Any]) -> Preset:
         path,
         content["title"],
         content["source"],
-        content.get("minutes", {}),
-        tuple(_claim(path, claim, tuple(runs)) for claim in claims),
+        _minutes(path, content.get("minutes", {})),
+        tuple(read_claim(path, claim, tuple(runs)) for claim in claims),
         runs,
-        content.get("options", {}),
+        _options(path, content.get("options", {})),
+        text,
     )
 
 
-def _claim(path: Path, entry: Mapping[str, Any], runs: tuple[str, ...]) -> Claim:
-    known = tuple(field.name for field in dataclasses.fields(Claim))
-    if not isinstance(entry, dict) or set(entry) - set(known) or not {"says", "value", "holds"} <= set(entry):
-        raise PresetError(f"{path}: a claim must have says, value, holds and may have control, forms, fails: {entry!r}")
-    forms = tuple(entry.get("forms", FORMS))
-    if not set(forms) <= set(FORMS):
-        raise PresetError(f"{path}: forms must be among {', '.join(FORMS)}, got {forms}; correct it")
-    try:
-        control = Measurement(entry["control"], runs) if "control" in entry else None
-        condition = Condition(entry["holds"], control is not None)
-        value = Measurement(entry["value"], runs)
-    except ExpressionError as error:
-        raise PresetError(f"{path}: claim {entry['says']!r}: {error}") from None
-    return Claim(entry["says"], value, control, condition, forms, entry.get("fails", ""))
+def _known(where: str, what: str, table: Mapping[str, Any], names: Iterable[str]) -> None:
+    unknown = sorted(set(table) - set(names))
+    if unknown:
+        raise PresetError(f"{where}: {what} must be among {', '.join(names)}; got {', '.join(unknown)}; remove it")
 
 
-def _in_order(preset: Preset) -> Iterator[str]:
-    """The entries, parents before their forks."""
-    done: set[str] = set()
-    left = list(preset.entries)
-    while left:
-        ready = [name for name in left if preset.entries[name].get("fork") in (None, *done)]
-        if not ready:
-            raise PresetError(f"{preset.path}: fork must name another run, see {', '.join(left)}; correct it")
-        yield from ready
-        done |= set(ready)
-        left = [name for name in left if name not in done]
+def _table(where: str, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PresetError(f"{where}: {name} must be a table, got {value!r}; write e.g. {{steps = 100}}")
+    return value
 
 
-def _change(preset: Preset, text: str) -> tuple[str | None, str, Any]:
-    left, equals, value = text.partition("=")
-    run, dot, key = left.rpartition(".")
-    if not equals or not key or (dot and run not in preset.entries):
-        raise PresetError(f"a change must be key=value or RUN.key=value of {', '.join(preset.entries)}, got {text!r}")
-    try:
-        read = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        read = value
-    return (run if dot else None), key, read
+def _minutes(path: Path, minutes: Any) -> dict[str, float]:
+    _known(str(path), "minutes", _table(str(path), "minutes", minutes), MINUTES)
+    for key, value in minutes.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise PresetError(f"{path}: minutes: {key} must be a number >= 0, got {value!r}; leave it out if unknown")
+    return {key: float(value) for key, value in minutes.items()}
 
 
-def _plans(
-    preset: Preset,
-    name: str,
-    own: dict[str, Any],
-    form: str,
-    seed: int,
-    asked: dict[str, Any],
-    earlier: Mapping[str, RunPlan],
-) -> Iterator[RunPlan]:
-    """The runs of one entry: one, or one a combination of its grid."""
-    kind, parent, at = own.get("kind", "train"), own.get("fork"), own.get("at")
-    common = {key: value for key, value in preset.options.items() if key not in FORMS}
-    layers = [common, preset.options.get(form, {})] if parent is None and kind == "train" else []
-    layers += [{key: value for key, value in own.items() if key not in OWN}, own.get(form, {})]
-    options: dict[str, Any] = {}
-    for layer in layers:
-        options |= layer
-    grid = {**own.get("grid", {}), **options.pop("grid", {})}
-    at = options.pop("at", at)
-    options |= {key: value for key, value in asked.items() if parent is None or key in CHANGEABLE}
-    where = f"{preset.path}: run {name}"
-    if kind not in KINDS:
-        raise PresetError(f"{where}: kind must be one of {', '.join(KINDS)}, got {kind!r}; choose one of them")
-    if (parent is None) != (at is None):
-        raise PresetError(f"{where}: fork and at must be given together, got {parent!r} and {at!r}; add the other")
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        folder = "".join([name, *(f",{key}={_word(value)}" for key, value in point.items())])
-        chosen = {key: _fill(value, seed) for key, value in (options | point).items()}
-        try:
-            if kind == "simulate":
-                yield RunPlan(name, folder, simulation=SimulationPlan.from_options(chosen))
-            elif parent is None:
-                yield RunPlan(name, folder, config=TrainConfig.from_dict({"threads": 1, "seed": seed, **chosen}))
-            else:
-                base = earlier.get(parent)
-                if base is None or base.config is None:
-                    raise PresetError(f"fork must name one trained run, got {parent!r}; correct it")
-                wrong = sorted(set(chosen) - set(CHANGEABLE))
-                if wrong:
-                    raise PresetError(f"a fork may change {', '.join(CHANGEABLE)}; got {', '.join(wrong)}; remove it")
-                if chosen.get("optimizer", base.config.optimizer) != base.config.optimizer:
-                    chosen = {"optimizer_options": (), **chosen}
-                config = dataclasses.replace(base.config, **chosen)
-                yield RunPlan(name, folder, config, None, parent, Moment(at), tuple(sorted(chosen.items())))
-        except (ConfigError, ExpressionError, PresetError, TypeError, ValueError) as error:
-            raise PresetError(f"{where}: {error}") from None
+def _options(path: Path, options: Any) -> dict[str, Any]:
+    """The options of all runs; their names are known, their values are seen with the runs'."""
+    _known(f"{path}: [options]", "options", _table(str(path), "options", options), (*TRAINED, *FORMS))
+    for form in FORMS:
+        of_form = _table(f"{path}: [options]", form, options.get(form, {}))
+        _known(f"{path}: [options.{form}]", "options", of_form, TRAINED)
+    return options
 
 
-def _word(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _fill(value: Any, seed: int) -> Any:
-    if isinstance(value, str):
-        return value.replace("{seed}", str(seed))
-    return [_fill(item, seed) for item in value] if isinstance(value, list) else value
+def _check_run(path: Path, name: str, entry: Any) -> None:
+    where = f"{path}: run {name}"
+    if not name.isidentifier() or not name.isascii():
+        raise PresetError(f"{path}: a run must have a name of letters, digits and _, got {name!r}; rename it")
+    _table(str(path), f"run {name}", entry)
+    for form in FORMS:
+        of_form = _table(where, form, entry.get(form, {}))
+        wrong = sorted(set(of_form) & (set(OWN) - {"at", "grid"}))
+        if wrong:
+            raise PresetError(f"{where}: {form} must hold options, at or grid, got {', '.join(wrong)}; remove it")
+    if not isinstance(entry.get("fork", ""), str):
+        raise PresetError(f"{where}: fork must be the name of a run, got {entry['fork']!r}; write it in quotes")

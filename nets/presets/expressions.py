@@ -4,6 +4,7 @@ Each is a part of Python's expressions, read by ``ast`` and never evaluated by i
 """
 
 import ast
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +23,15 @@ class ExpressionError(ValueError):
     """A text that is not of its language; the message says what it must be."""
 
 
+LONGEST = 500  # letters; bounds the depth of the tree
+
+
 def _parse(text: object, what: str) -> ast.expr:
+    if len(str(text)) > LONGEST:
+        raise ExpressionError(f"{what} in at most {LONGEST} letters, got {len(str(text))}; shorten it")
     try:
-        return ast.parse(str(text), mode="eval").body
-    except SyntaxError:
+        return ast.parse(str(text).strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ExpressionError(f"{what}, got {text!r}; correct it") from None
 
 
@@ -50,15 +56,40 @@ class Measurement:
             raise ExpressionError(f"a measure must be one of {', '.join(MEASURES)}, got {self.name}; choose one")
         self.runs: list[str] = []
         for argument in call.args:
-            name = argument.id if isinstance(argument, ast.Name) else ast.unparse(argument)
+            name: str = argument.id if isinstance(argument, ast.Name) else ast.unparse(argument)
             if name not in runs:
                 raise ExpressionError(f"{self.name} must be of runs {', '.join(runs)}, got {name}; choose one of them")
             self.runs.append(name)
+        self.options: dict[str, Any] = {}
+        for keyword in call.keywords:
+            try:
+                value = ast.literal_eval(keyword.value)
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+                raise ExpressionError(
+                    f"{text!r}: an option must be a number, a text or a list of them, got "
+                    f"{ast.unparse(keyword.value)}; write it out"
+                ) from None
+            if keyword.arg is None or keyword.arg in self.options:
+                raise ExpressionError(f"{text!r}: options must be given as name=value, once each; correct it")
+            self.options[keyword.arg] = value
         try:
-            self.options: dict[str, Any] = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
             MEASURES[self.name].check(len(self.runs), self.options)
         except ValueError as error:
             raise ExpressionError(f"{text!r}: {error}") from None
+
+    def check(self, plans: Sequence[Any]) -> None:
+        """Refuse planned runs that the measure cannot be of, as far as that is known before they are carried out.
+
+        Args:
+            plans: The runs of a repetition (`RunPlan`).
+        Raises:
+            ExpressionError: If there is one.
+        """
+        for name in self.runs:
+            try:
+                MEASURES[self.name].check_plans([plan for plan in plans if plan.name == name], self.options)
+            except ValueError as error:
+                raise ExpressionError(f"{self.text!r}: {error}") from None
 
     def __call__(self, outcomes: Mapping[str, Sequence[Any]]) -> float:
         """The value; NaN where the runs do not show it."""
@@ -79,16 +110,18 @@ class Condition:
         self.text = text
         self._must = "a condition must compare value" + (" and control" if control else "") + " with numbers"
         self._tree, self._names = _parse(text, self._must), ("value", "control") if control else ("value",)
-        if "value" not in {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}:
+        read = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
+        if not set(self._names) <= read:
             raise ExpressionError(f"{self._must}, got {text!r}; correct it")
         self(dict.fromkeys(self._names, 1.0))
 
     def __call__(self, values: Mapping[str, float]) -> bool:
-        """Whether it is met; never by a NaN."""
+        """Whether it is met; never where one of the values is NaN."""
         parts = self._tree.values if isinstance(self._tree, ast.BoolOp) else [self._tree]
         if isinstance(self._tree, ast.BoolOp) and not isinstance(self._tree.op, ast.And):
             raise ExpressionError(f"{self._must}, joined by and, got {self.text!r}; correct it")
-        return all([self._compare(part, values) for part in parts])  # all are read, so that none is wrong unseen
+        met = [self._compare(part, values) for part in parts]  # all are read, so that none is wrong unseen
+        return all(met) and not any(math.isnan(values[name]) for name in self._names)
 
     def _compare(self, part: ast.expr, values: Mapping[str, float]) -> bool:
         if not isinstance(part, ast.Compare) or not all(type(op) in _COMPARED for op in part.ops):
@@ -99,7 +132,10 @@ class Condition:
 
     def _number(self, term: ast.expr, values: Mapping[str, float]) -> float:
         if isinstance(term, ast.Constant) and isinstance(term.value, int | float) and not isinstance(term.value, bool):
-            return float(term.value)
+            try:
+                return float(term.value)
+            except OverflowError:
+                return math.inf
         if isinstance(term, ast.Name) and term.id in self._names:
             return values[term.id]
         if isinstance(term, ast.UnaryOp) and isinstance(term.op, ast.USub):
@@ -137,11 +173,11 @@ class Moment:
         self.steps = sign * int(added.value)  # type: ignore[union-attr, arg-type]
 
     def step(self, sharpness: Any, critical: float | None) -> int | None:
-        """The step in a run's record; None where it has no onset."""
+        """The step in a run's record; None where it has no onset, or that minus the steps lies before the start."""
         if not self.onset:
             return self.steps
         found = None if critical is None else onset_step(sharpness, 2.0 / critical)
-        return None if found is None else max(0, found + self.steps)
+        return None if found is None or found + self.steps < 0 else found + self.steps
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Moment) and self.text == other.text

@@ -1,7 +1,7 @@
 """What measures see of a run: its record, its configuration, and the run itself."""
 
 import functools
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -16,21 +16,41 @@ from .simulated import SimulationPlan
 __all__ = ["Outcome"]
 
 
-@dataclass(frozen=True, eq=False)
 class Outcome:
-    """A run of a preset that was carried out.
+    """A run of a preset that was carried out; what a measure asks for is read when it is asked for.
 
     Args:
         name: Folder of the run within its repetition.
-        history: Record of a trained run, or dataset of a simulated one; dimension step.
+        history: Record of a trained run, or dataset of a simulated one; dimension step. None: that of the run.
         run: The trained run.
         simulation: What was simulated instead.
+        directory: Where the trained run lies, in place of ``run``.
     """
 
-    name: str
-    history: xr.Dataset
-    run: Run | None = None
-    simulation: SimulationPlan | None = None
+    def __init__(
+        self,
+        name: str,
+        history: xr.Dataset | None = None,
+        run: Run | None = None,
+        simulation: SimulationPlan | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self.name, self.simulation = name, simulation
+        self._given, self._run, self._directory = history, run, directory
+
+    def closed(self) -> "Outcome":
+        """The same with nothing read yet; the memory of what was is free once this one is gone."""
+        return Outcome(self.name, self._given, self._run, self.simulation, self._directory)
+
+    @functools.cached_property
+    def run(self) -> Run | None:
+        """The trained run; None where it was simulated."""
+        return self._run if self._directory is None else Run.open(self._directory)
+
+    @functools.cached_property
+    def history(self) -> xr.Dataset:
+        """The whole record; `series` reads one array of it."""
+        return self.trained.history() if self._given is None else self._given
 
     @property
     def config(self) -> TrainConfig:
@@ -72,8 +92,21 @@ class Outcome:
         return self.run.status.status == "diverged"
 
     def series(self, name: str) -> np.ndarray:
-        """An array of the record along the steps, float64; shape (steps, ...)."""
-        return self.history[name].transpose("step", ...).values.astype(np.float64)
+        """An array of the record along the steps, float64; shape (steps, ...).
+
+        Raises:
+            ValueError: If the record has none of that name.
+        """
+        record = self._with(name)
+        if name not in record:
+            raise ValueError(f"this measure needs the array {name}, {self.name} does not record it; choose another")
+        return record[name].transpose("step", ...).values.astype(np.float64)
+
+    def _with(self, name: str) -> xr.Dataset:
+        """The record, or of one that is not read yet only this array."""
+        if self._given is not None or "history" in vars(self):
+            return self.history
+        return self.trained.history([name])
 
     @functools.cached_property
     def first_step(self) -> int:
@@ -97,7 +130,7 @@ class Outcome:
         Raises:
             ValueError: If the record does not hold them all.
         """
-        return all_losses(self.config, self.history, "be measured")[self.first_step :].astype(np.float64)
+        return all_losses(self.config, self._with("example_loss"), "be measured")[self.first_step :].astype(np.float64)
 
     @functools.cached_property
     def onset(self) -> int | None:

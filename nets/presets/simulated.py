@@ -1,5 +1,6 @@
 """Runs of a preset that are simulated: the two-layer linear model under any optimizer, or its gradient flow."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -7,6 +8,7 @@ import xarray as xr
 
 from toymodels import ReducedState, simulate
 from toymodels.optimizers import OPTIMIZERS
+from toymodels.validation import count, positive
 
 __all__ = ["SimulationPlan"]
 
@@ -37,11 +39,25 @@ class SimulationPlan:
     alpha: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.optimizer != "flow" and self.optimizer not in OPTIMIZERS:
+        if not isinstance(self.optimizer, str) or self.optimizer not in ("flow", *OPTIMIZERS):
             known = ", ".join(("flow", *OPTIMIZERS))
             raise ValueError(f"optimizer must be one of {known}, got {self.optimizer!r}; choose one of them")
-        if self.optimizer_options and self.optimizer == "flow":
-            raise ValueError(f"optimizer_options must be empty for flow, got {self.optimizer_options}; remove them")
+        own = [] if self.optimizer == "flow" else [f.name for f in fields(OPTIMIZERS[self.optimizer])]
+        given = self.optimizer_options
+        if not isinstance(given, dict) or set(given) - set(own):
+            raise ValueError(
+                f"optimizer_options of {self.optimizer} must be a table of {', '.join(own) or 'nothing'}, got {given!r}; "
+                "correct it"
+            )
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float" or f.type is float}
+        for name, value in {**numbers, **given}.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value!r}; pass e.g. 0.1")
+        count("steps", self.steps)
+        for name in ("lr", "beta", "alpha"):
+            positive(name, getattr(self, name))
+        if self.optimizer != "flow":
+            self.rule.hyperparameters()
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "SimulationPlan":
@@ -61,10 +77,14 @@ class SimulationPlan:
         """Weights at the start."""
         return ReducedState(self.c, self.b_par, self.b_perp, self.u)
 
+    @property
+    def rule(self) -> Any:
+        """The optimizer, or "flow"."""
+        return "flow" if self.optimizer == "flow" else OPTIMIZERS[self.optimizer](**self.optimizer_options)
+
     def run(self) -> xr.Dataset:
         """Simulate; the dataset of ``toymodels.simulate`` with every step."""
         from toymodels.symbolic import two_layer
 
-        rule: Any = OPTIMIZERS[self.optimizer](**self.optimizer_options) if self.optimizer_options else self.optimizer
         weights = {"beta": self.beta, "alpha": self.alpha}
-        return simulate(two_layer(), rule, self.lr, self.steps, start=self.state, parameters=weights).squeeze(drop=True)
+        return simulate(two_layer(), self.rule, self.lr, self.steps, start=self.state, parameters=weights).squeeze(drop=True)

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .declaration import Claim
+from analysis.effects import paired_effect
 
-__all__ = ["LEAST_SEEDS", "Verdict", "judge"]
+from .claims import Claim
+from .plans import PresetError
+
+__all__ = ["LEAST_SEEDS", "Verdict", "conclude", "judge", "measured"]
 
 LEAST_SEEDS = 3
 
@@ -23,6 +26,7 @@ class Verdict:
         values: Measured, one a seed; NaN where the runs do not show it.
         controls: The same of the control; empty without one.
         met: Whether the condition is met, one a seed.
+        complete: Whether these are all the seeds asked for.
     """
 
     claim: Claim
@@ -30,11 +34,12 @@ class Verdict:
     values: tuple[float, ...]
     controls: tuple[float, ...]
     met: tuple[bool, ...]
+    complete: bool = True
 
     @property
     def verdict(self) -> str:
         """ "holds" (at every seed), "fails", or "not run"."""
-        if not self.seeds:
+        if not self.seeds or not self.complete:
             return "not run"
         return "holds" if all(self.met) else "fails"
 
@@ -43,20 +48,66 @@ class Verdict:
         """Whether it came out as the preset says."""
         return self.verdict == ("fails" if self.claim.fails else "holds")
 
+    @property
+    def enough_seeds(self) -> bool:
+        """Whether the verdict is over as many seeds as it takes."""
+        return len(self.seeds) >= LEAST_SEEDS
+
+    @property
+    def caution(self) -> str:
+        """What must be said with the verdict where it is over too few seeds."""
+        return "" if self.enough_seeds else f" with {len(self.seeds)} of the {LEAST_SEEDS} seeds that a verdict takes"
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; numbers that are not finite become null."""
+        """JSON-ready form; numbers that are not finite become null.
+
+        ``value_mean`` and ``difference_mean`` (value minus control, paired by seed) come with Student's 95 % interval
+        over the seeds; null with less than two seeds, or where a number is not finite.
+        """
         return {
             "claim": self.claim.says,
             "value": self.claim.value.text,
             "control": self.claim.control.text if self.claim.control else None,
             "condition": self.claim.holds.text,
             "seeds": list(self.seeds),
-            "values": [v if np.isfinite(v) else None for v in self.values],
-            "controls": [v if np.isfinite(v) else None for v in self.controls],
+            "values": [_plain(v) for v in self.values],
+            "controls": [_plain(v) for v in self.controls],
+            "value_mean": _interval(self.values, [0.0] * len(self.values)),
+            "difference_mean": _interval(self.values, self.controls) if self.controls else None,
             "met": list(self.met),
             "verdict": self.verdict,
+            "enough_seeds": self.enough_seeds,
             "known_to_fail": self.claim.fails or None,
+            "as_declared": self.expected if self.complete else None,
         }
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _interval(values: Sequence[float], controls: Sequence[float]) -> dict[str, float] | None:
+    """Mean of the differences with its 95 % interval."""
+    if len(values) < 2 or not np.isfinite([*values, *controls]).all():
+        return None
+    effect = paired_effect(values, controls)
+    return {"mean": effect.mean, "low": effect.low, "high": effect.high}
+
+
+def measured(claim: Claim, runs: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """The claim's ``value``, and ``control`` where it has one, of one repetition.
+
+    Args:
+        claim: The claim.
+        runs: Name of a run -> its outcomes: several for a grid, none where it did not come about.
+    Raises:
+        PresetError: If a measure does not fit its runs.
+    """
+    parts = {"value": claim.value} | ({} if claim.control is None else {"control": claim.control})
+    try:
+        return {name: measurement(runs) for name, measurement in parts.items()}
+    except ValueError as error:
+        raise PresetError(f"claim {claim.says!r}: {error}") from error
 
 
 def judge(claim: Claim, repetitions: Mapping[int, Mapping[str, Sequence[Any]]]) -> Verdict:
@@ -64,14 +115,24 @@ def judge(claim: Claim, repetitions: Mapping[int, Mapping[str, Sequence[Any]]]) 
 
     Args:
         claim: The claim.
-        repetitions: Seed -> name of a run -> its outcomes: several for a grid, none where it did not come about.
+        repetitions: Seed -> the runs as `measured` takes them.
     """
-    values, controls, met = [], [], []
-    for runs in repetitions.values():
-        found = {"value": claim.value(runs)}
-        if claim.control is not None:
-            found["control"] = claim.control(runs)
-            controls.append(found["control"])
-        values.append(found["value"])
-        met.append(claim.holds(found))
-    return Verdict(claim, tuple(repetitions), tuple(values), tuple(controls), tuple(met))
+    return conclude(claim, {seed: measured(claim, runs) for seed, runs in repetitions.items()})
+
+
+def conclude(claim: Claim, found: Mapping[int, Mapping[str, float]], complete: bool = True) -> Verdict:
+    """The verdict on what was measured.
+
+    Args:
+        claim: The claim.
+        found: Seed -> what `measured` gives.
+        complete: Whether these are all the seeds asked for.
+    """
+    return Verdict(
+        claim,
+        tuple(found),
+        tuple(numbers["value"] for numbers in found.values()),
+        tuple(numbers["control"] for numbers in found.values() if "control" in numbers),
+        tuple(claim.holds(numbers) for numbers in found.values()),
+        complete,
+    )

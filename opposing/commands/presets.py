@@ -1,5 +1,6 @@
 """``opposing presets``: the experiments there are, what each shows, and what it takes."""
 
+import sys
 from dataclasses import dataclass
 
 import tyro
@@ -14,7 +15,7 @@ class PresetsCommand:
     """List the presets, or print one: a small TOML file to copy and change.
 
     Attributes:
-        name: A preset, "list", or "measures": what a claim can be about.
+        name: A preset, a .toml file of yours, "list", or "measures": what a claim can be about.
     """
 
     name: tyro.conf.Positional[str] = "list"
@@ -33,9 +34,10 @@ def run(command: PresetsCommand) -> int:
             print(f"{name:<{width}}  {entry.says}")
         return 0
     if command.name != "list":
-        print(load_preset(command.name).path.read_text(), end="")
+        sys.stdout.buffer.write(load_preset(command.name).text)
         return 0
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from opposing.progress import stdout
@@ -46,7 +48,7 @@ def run(command: PresetsCommand) -> int:
     for name in preset_names():
         preset = load_preset(name)
         times = [_time(preset.minutes.get(key, 0.0)) for key in ("quick_cpu", "full_gpu")]
-        table.add_row(name, preset.title, preset.source, *times)
+        table.add_row(name, escape(preset.title), escape(preset.source), *times)
     stdout.print(table)
     print("Times are of one seed, measured; – where not measured yet.")
     return 0

@@ -1,12 +1,17 @@
 """``opposing run``: carry out a preset, measure its claims, and say whether they hold."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from opposing.parsing import parser
+
+if TYPE_CHECKING:
+    from nets.presets import Experiment, Verdict
 
 __all__ = ["RunCommand", "parse", "run"]
 
@@ -16,12 +21,13 @@ class RunCommand:
     """Run a preset: its claims, what was measured, and the verdicts.
 
     Attributes:
-        preset: A preset of `opposing presets`, or a .toml file of yours.
+        preset: A preset of `opposing presets`, a .toml file of yours, or "all".
         quick: The small form, minutes on two cores; without it the full one, for a GPU.
         seed: One repetition each; a verdict is over all of them.
-        changes: Changes of options, key=value for all runs and RUN.key=value for one.
-        out: Folder; what is there already is not run again. Default: presets/NAME, with -quick.
-        jobs: Processes, each with a seed of its own.
+        changes: Changes of options, key=value for all runs that have it and RUN.key=value for one.
+        out: Folder; what is there already is not run again. Default: presets/NAME, with -quick. Of "all": the folder
+            of theirs.
+        jobs: Processes, each with a repetition of its own.
     """
 
     preset: tyro.conf.Positional[str]
@@ -32,28 +38,66 @@ class RunCommand:
     jobs: int = 1
 
 
-parse = parser(RunCommand, "run", "opposing run edge-of-stability --quick --seed 0 1 2 --set lr=0.3")
+parse = parser(
+    RunCommand, "run", "opposing run edge-of-stability --quick --seed 0 1 2 --set lr=0.3", ("--seed", "--set")
+)
 
 
 def run(command: RunCommand) -> int:
-    """Run, measure, print; 0 whatever the verdicts, 1 where a claim came out otherwise than its preset says."""
-    from nets.presets import load_preset, run_preset
-    from opposing.progress import advance_with_progress, console
+    """Run, measure, print.
+
+    Returns:
+        0 where every claim came out as its preset says, else 1; 2 where one of all presets could not be run.
+    """
+    from nets.presets import run_presets
+    from opposing.progress import advance_with_progress, console, counted
     from opposing.tables import print_verdicts
 
-    preset = load_preset(command.preset)
-    form = "quick" if command.quick else "full"
-    folder = command.out or Path("presets") / (preset.id + ("-quick" if command.quick else ""))
-    console.print(f"[bold]{preset.id}[/bold]: {preset.title} ({preset.source})")
-    verdicts = run_preset(
-        preset,
-        folder,
-        form,
-        command.seed,
-        command.changes,
-        lambda run_, label: advance_with_progress(run_, None, label),
-        command.jobs,
-    )
-    print_verdicts(verdicts, f"{preset.id}, {form}, seeds {' '.join(map(str, command.seed))}")
-    print(f"written to {folder / 'results.json'}")
-    return 0 if all(verdict.expected for verdict in verdicts) else 1
+    experiments = _experiments(command)
+    for experiment in experiments:
+        preset = experiment.preset
+        console.print(f"{preset.id}: {preset.title} ({preset.source})", markup=False)
+    repetitions = sum(len(experiment.seeds) for experiment in experiments)
+    with counted("repetitions", repetitions if command.jobs > 1 else 0) as finished:
+        results = run_presets(experiments, advance_with_progress, command.jobs, finished)
+    if command.preset != "all" and isinstance(results[0], Exception):
+        raise results[0]
+    found = {
+        experiment.preset.id: result
+        for experiment, result in zip(experiments, results, strict=True)
+        if not isinstance(result, Exception)
+    }
+    title = f"{command.preset}, {experiments[0].form}, seeds {' '.join(map(str, command.seed))}"
+    print_verdicts(found, title)
+    for experiment, result in zip(experiments, results, strict=True):
+        if isinstance(result, Exception):
+            said = f"{'' if isinstance(result, ValueError) else f'{type(result).__name__}: '}{result}"
+            print(f"opposing run: {experiment.preset.id} was not run: {' '.join(said.split())}", file=sys.stderr)
+        else:
+            print(f"written to {experiment.folder / 'results.json'}")
+    return _code(results)
+
+
+def _experiments(command: RunCommand) -> "list[Experiment]":
+    """The presets asked for, each with its folder."""
+    from nets.presets import Experiment, load_preset, preset_names
+
+    form, ending = ("quick", "-quick") if command.quick else ("full", "")
+    every = command.preset == "all"
+    presets = [load_preset(name) for name in (preset_names() if every else [command.preset])]
+    if every:
+        presets = [preset for preset in presets if preset.claims_of(form)]
+    folders = [
+        (command.out if command.out and not every else (command.out or Path("presets")) / (preset.id + ending))
+        for preset in presets
+    ]
+    return [
+        Experiment(preset, folder, form, command.seed, command.changes)
+        for preset, folder in zip(presets, folders, strict=True)
+    ]
+
+
+def _code(results: "Sequence[list[Verdict] | Exception]") -> int:
+    if any(isinstance(result, Exception) for result in results):
+        return 2
+    return 0 if all(v.expected for result in results if isinstance(result, list) for v in result) else 1

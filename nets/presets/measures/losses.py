@@ -24,7 +24,7 @@ def least_final_loss(runs: Sequence[Outcome], last: int = 1) -> float:
     return min((final_loss(run, last) for run in runs), default=NAN)
 
 
-@measure()
+@measure(needs=("sharpness", "critical"))
 def loss_fall(run: Outcome) -> float:
     """Loss at the end over that at the onset, averaged over the ten steps before each; NaN without an onset."""
     if run.onset is None:
