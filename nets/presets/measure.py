@@ -23,6 +23,8 @@ NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "losses": ("the losses of all examples (record_losses full or float16)", lambda config: config.records_all_losses),
 }
 
+Needs = Sequence[str] | Callable[..., Sequence[str]]
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -36,7 +38,7 @@ class Measure:
 
     function: Callable[..., float]
     several: bool
-    needs: tuple[str, ...] = ()
+    needs: Needs = ()
 
     @property
     def name(self) -> str:
@@ -85,12 +87,11 @@ class Measure:
                 f"{self.name} must be of a single run, got {plans[0].name} with a grid of {len(plans)}; "
                 "choose a measure of several"
             )
+        needs = self.needs(**options) if callable(self.needs) else self.needs
         for plan in plans:
-            for need in self.needs:
+            for need in needs:
                 if plan.config is None:
                     raise ValueError(f"{self.name} must be of trained runs, got {plan.folder}, simulated; choose another")
-                if need == "critical" and options.get("critical"):
-                    continue
                 words, given = NEEDS.get(need, (f"the observer {need}", functools.partial(_observes, need)))
                 if not given(plan.config):
                     raise ValueError(f"{self.name} must be of runs with {words}, got {plan.folder}; choose another")
@@ -111,7 +112,7 @@ class Measure:
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(several: bool = False, needs: Sequence[str] = ()) -> Callable[[Callable[..., float]], Callable[..., float]]:
+def measure(several: bool = False, needs: Needs = ()) -> Callable[[Callable[..., float]], Callable[..., float]]:
     """Register a function as a measure under its name.
 
     Its runs are the parameters annotated as outcomes, or those without annotation and default; the others are options.
@@ -119,15 +120,15 @@ def measure(several: bool = False, needs: Sequence[str] = ()) -> Callable[[Calla
     Args:
         several: Whether it takes all runs of a grid as a list.
         needs: What every run must have, so that others are refused before anything is trained: "trained",
-            "sharpness", "critical" (unless it is given as the option of that name), "losses" (of all examples), or
-            the name of an observer.
+            "sharpness", "critical" (sharpness, a constant one), "losses" (of all examples), or the name of an observer;
+            or a function of the options that says so.
     """
 
     def register(function: Callable[..., float]) -> Callable[..., float]:
         name = function.__name__
         if name in MEASURES:
             raise ValueError(f"measures must have names of their own, got {name} twice; rename one")
-        MEASURES[name] = Measure(function, several, tuple(needs))
+        MEASURES[name] = Measure(function, several, needs)
         return function
 
     return register

@@ -10,6 +10,10 @@ __all__ = ["edge_ratio", "final_ratio", "highest_ratio", "lowest_ratio_of_start"
 NAN = float("nan")
 
 
+def _needs(critical: float = 0.0, **others: object) -> tuple[str, ...]:
+    return ("sharpness",) if critical else ("sharpness", "critical")
+
+
 @measure(needs=("sharpness", "critical"))
 def edge_ratio(run: Outcome, after: int = 0) -> float:
     """Mean of the sharpness over its critical value, from ``after`` steps beyond the onset to the end; NaN without one.
@@ -30,13 +34,13 @@ def onset(run: Outcome) -> float:
     return NAN if run.onset is None else float(run.onset)
 
 
-@measure(needs=("sharpness", "critical"))
+@measure(needs=_needs)
 def highest_ratio(run: Outcome, critical: float = 0.0) -> float:
     """Largest sharpness over its critical value, that of the optimizer or the number given."""
     return float(np.nanmax(run.sharpness) / (critical or run.critical))
 
 
-@measure(needs=("sharpness", "critical"))
+@measure(needs=_needs)
 def final_ratio(run: Outcome, critical: float = 0.0, last: int = 20) -> float:
     """Mean sharpness of the last steps over its critical value, that of the optimizer or the number given."""
     return float(np.nanmean(run.sharpness[-last:]) / (critical or run.critical))
