@@ -34,7 +34,7 @@ def parser(config: type[C], name: str, example: str, lists: Sequence[str] = ()) 
 
 
 def _joined(args: Sequence[str], lists: Sequence[str]) -> list[str]:
-    """The arguments with the values of a repeated option moved to where it is given first; else the last alone counts."""
+    """The arguments with the values of a repeated option moved to its first place; else the last alone counts."""
     first: dict[str, list[str]] = {}
     current: list[str] = []
     parts = [current]

@@ -29,7 +29,7 @@
     [[claims]]
     says = "after onset the sharpness stays at 2/lr, which gradient flow passes"
     value = "edge_ratio(gd)"
-    control = "edge_ratio(slow)"
+    control = "final_ratio(slow)"
     holds = "0.95 <= value <= 1.05 and control < 0.9"
 
 ``[options]`` are those of the trained runs; a fork and a simulation have their own only. The strings ``{seed}`` in an

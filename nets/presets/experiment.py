@@ -189,7 +189,8 @@ def _trained(plan: RunPlan, into: Path, done: dict[str, Outcome], advance: Advan
             at = None if parent is None else _moment(plan, parent)
             if parent is None or at is None:
                 return None
-            recompute: Any = Run.advance if advance is None else lambda run, step: advance(run, step, f"{label}, to {at}")
+            to = f"{label}, to {at}"
+            recompute: Any = Run.advance if advance is None else lambda run, step: advance(run, step, to)
             fork_run(parent.trained, directory, at, dict(plan.changes), recompute)
     run = Run.open(directory)
     if run.config != config:
@@ -204,7 +205,8 @@ def _trained(plan: RunPlan, into: Path, done: dict[str, Outcome], advance: Advan
 
 def _moment(plan: RunPlan, parent: Outcome) -> int | None:
     """The step of a fork, where the parent has it and the fork has steps left after it."""
-    assert plan.at is not None and plan.config is not None
+    assert plan.at is not None
+    assert plan.config is not None
     step = plan.at.step(parent.sharpness, parent.config.critical_sharpness) if plan.at.onset else plan.at.steps
     last = min(parent.trained.step - parent.diverged, plan.config.steps - 1)
     return step if step is not None and parent.first_step <= step <= last else None

@@ -91,7 +91,7 @@ class Measure:
         for plan in plans:
             for need in needs:
                 if plan.config is None:
-                    raise ValueError(f"{self.name} must be of trained runs, got {plan.folder}, simulated; choose another")
+                    raise ValueError(f"{self.name} must be of trained runs, got {plan.folder}, simulated; name one")
                 words, given = NEEDS.get(need, (f"the observer {need}", functools.partial(_observes, need)))
                 if not given(plan.config):
                     raise ValueError(f"{self.name} must be of runs with {words}, got {plan.folder}; choose another")

@@ -46,8 +46,8 @@ class SimulationPlan:
         given = self.optimizer_options
         if not isinstance(given, dict) or set(given) - set(own):
             raise ValueError(
-                f"optimizer_options of {self.optimizer} must be a table of {', '.join(own) or 'nothing'}, got {given!r}; "
-                "correct it"
+                f"optimizer_options of {self.optimizer} must be a table of {', '.join(own) or 'nothing'}, got "
+                f"{given!r}; correct it"
             )
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "float" or f.type is float}
         for name, value in {**numbers, **given}.items():
@@ -87,4 +87,5 @@ class SimulationPlan:
         from toymodels.symbolic import two_layer
 
         weights = {"beta": self.beta, "alpha": self.alpha}
-        return simulate(two_layer(), self.rule, self.lr, self.steps, start=self.state, parameters=weights).squeeze(drop=True)
+        data = simulate(two_layer(), self.rule, self.lr, self.steps, start=self.state, parameters=weights)
+        return data.squeeze(drop=True)

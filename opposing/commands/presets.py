@@ -37,6 +37,7 @@ def run(command: PresetsCommand) -> int:
         sys.stdout.buffer.write(load_preset(command.name).text)
         return 0
     from rich import box
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -44,12 +45,12 @@ def run(command: PresetsCommand) -> int:
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("preset", "shows", "source", "quick, CPU", "full, GPU"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "preset")
     for name in preset_names():
         preset = load_preset(name)
         times = [_time(preset.minutes.get(key, 0.0)) for key in ("quick_cpu", "full_gpu")]
         table.add_row(name, escape(preset.title), escape(preset.source), *times)
-    stdout.print(table)
+    Console(width=max(stdout.width, 110)).print(table)
     print("Times are of one seed, measured; – where not measured yet.")
     return 0
 

@@ -58,8 +58,9 @@ def run(command: RunCommand) -> int:
         preset = experiment.preset
         console.print(f"{preset.id}: {preset.title} ({preset.source})", markup=False)
     repetitions = sum(len(experiment.seeds) for experiment in experiments)
-    with counted("repetitions", repetitions if command.jobs > 1 else 0) as finished:
-        results = run_presets(experiments, advance_with_progress, command.jobs, finished)
+    alone = command.jobs == 1  # then every run shows its own bar
+    with counted("repetitions", 0 if alone else repetitions) as finished:
+        results = run_presets(experiments, advance_with_progress if alone else None, command.jobs, finished)
     if command.preset != "all" and isinstance(results[0], Exception):
         raise results[0]
     found = {
@@ -67,8 +68,9 @@ def run(command: RunCommand) -> int:
         for experiment, result in zip(experiments, results, strict=True)
         if not isinstance(result, Exception)
     }
-    title = f"{command.preset}, {experiments[0].form}, seeds {' '.join(map(str, command.seed))}"
-    print_verdicts(found, title)
+    if found:
+        name = "all presets" if command.preset == "all" else experiments[0].preset.id
+        print_verdicts(found, f"{name}, {experiments[0].form}, seeds {' '.join(map(str, command.seed))}")
     for experiment, result in zip(experiments, results, strict=True):
         if isinstance(result, Exception):
             said = f"{'' if isinstance(result, ValueError) else f'{type(result).__name__}: '}{result}"

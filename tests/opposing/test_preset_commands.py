@@ -155,7 +155,8 @@ def test_a_measure_that_does_not_fit_keeps_the_runs(mine, tmp_path, capsys):
     finally:
         del MEASURES["series_at_end"]
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"opposing run: {mine}: claim 'the loss [0, 1] falls': this measure needs the array group_loss")
+    claim = f"opposing run: {mine}: claim 'the loss [0, 1] falls': "
+    assert error.startswith(f"{claim}this measure needs the array group_loss")
     assert error.endswith(f"the runs are kept in {tmp_path / 'out'}")
     assert Run.open(tmp_path / "out" / "seed_0" / "slow").status.status == "finished"
 
@@ -202,6 +203,7 @@ def test_repeated_options_are_joined():
     assert (parsed.changes, parsed.preset, parsed.seed) == (("a=1", "b=[1, 2]"), "eos", (0, 1, 2))
 
 
+@pytest.mark.slow
 def test_two_jobs_through_the_command(mine, tmp_path):
     """From a process of its own, as the workers start from the command's main module."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -15,7 +15,6 @@ import pytest
 from small_runs import contents, plain_losses
 from tiny_presets import TINY, tiny, write
 
-from nets.config import ConfigError
 from nets.files import RunError
 from nets.presets import MEASURES, Experiment, PresetError, load_preset, run_preset, run_presets
 from nets.presets.experiment import carry_out
@@ -35,6 +34,13 @@ def numbers(folder):
     return {key: results(folder)[key] for key in ("claims", "runs", "complete", "seeds", "as_declared")}
 
 
+def assert_same_runs(one, other):
+    """Those of every seed that the second has, to the byte."""
+    runs = [path.relative_to(other) for path in other.glob("seed_*/[!.]*")]
+    assert len(runs) >= 4
+    assert all(contents(one / path) == contents(other / path) != {} for path in runs)
+
+
 @pytest.fixture(scope="module")
 def carried(tmp_path_factory):
     """The tiny preset carried out with two seeds: its folder, preset and verdicts."""
@@ -45,7 +51,7 @@ def carried(tmp_path_factory):
 
 def test_values_are_those_of_a_plain_loop(carried):
     """Against PyTorch loops that know nothing of runs: the mean of the last losses, and those after a fork."""
-    folder, preset, verdicts = carried
+    _, preset, verdicts = carried
     falls, best, fork = verdicts
     assert falls.seeds == (0, 3)
     for i, seed in enumerate(falls.seeds):
@@ -158,7 +164,7 @@ def test_a_form_without_claims_is_refused(tmp_path):
 
 # --- onsets and forks ----------------------------------------------------------------------------------------
 
-LR = 0.6
+LR = 0.8
 ONSET = f"""
 title = "Forks at the onset"
 source = "none"
@@ -247,8 +253,9 @@ def test_a_fork_without_its_moment_is_a_value(forked):
 
 def test_divergence_is_a_value(tmp_path):
     """A step size of 50: the loss stops being finite; the fork after that does not come about."""
-    preset = tiny(tmp_path, ("[runs.gd]", "[runs.gd]\nlr = 50.0\nactivation = 'relu'"), ("steps = 20", "steps = 200"))
-    text = preset.path.read_text().replace("at = 10", "at = 150").replace("final_loss(gd, last=2)", "edge_ratio(gd)")
+    text = TINY.replace("[runs.gd]", "[runs.gd]\nlr = 50.0\nactivation = 'relu'").replace("at = 10", "at = 150")
+    text = text.replace("steps = 20", "steps = 200").replace("steps = 30", "steps = 200")
+    text = text.replace("final_loss(gd, last=2)", "edge_ratio(gd)")
     verdicts = run_preset(load_preset(write(tmp_path, text)), tmp_path / "out", "quick", (0,))
     assert results(tmp_path / "out")["runs"]["0"]["gd"]["status"] == "diverged"
     assert results(tmp_path / "out")["runs"]["0"]["leaves"]["status"] == "not run"
@@ -257,15 +264,6 @@ def test_divergence_is_a_value(tmp_path):
     assert fork.controls == (math.inf,)
     assert math.isnan(fork.values[0])
     assert fork.verdict == "fails"
-
-
-def test_seeds_in_strings_reach_the_data(tmp_path):
-    data = 'data = "planted"\ndata_options = ["seed={seed}", "size=4"]\nn_examples = 40'
-    preset = tiny(tmp_path, ("n_examples = 40", data))
-    run_preset(preset, tmp_path / "out", "quick", (0, 5))
-    inputs = [Run.open(tmp_path / "out" / f"seed_{seed}" / "gd").dataset for seed in (0, 5)]
-    assert "seed=5" in Run.open(tmp_path / "out" / "seed_5" / "leaves").config.data_options
-    assert not np.array_equal(inputs[0].inputs, inputs[1].inputs)
 
 
 # --- what is measured ----------------------------------------------------------------------------------------
@@ -325,7 +323,7 @@ def test_a_measure_that_fails_keeps_the_runs(tmp_path, monkeypatch, error):
         with pytest.raises(PresetError if isinstance(error, ValueError) else KeyError) as caught:
             run_preset(preset, tmp_path / "out", "quick", (0, 1))
     if isinstance(error, ValueError):
-        assert "claim 'a larger step size lowers the loss further': no such thing; the runs are kept" in str(caught.value)
+        assert "lowers the loss further': no such thing; the runs are kept" in str(caught.value)
     assert Run.open(tmp_path / "out" / "seed_0" / "leaves").status.status == "finished"
     assert not (tmp_path / "out" / "seed_1").exists()
     found = results(tmp_path / "out")
@@ -360,8 +358,7 @@ def test_an_interrupted_experiment_says_so_and_goes_on(carried, tmp_path):
     run_preset(preset, tmp_path / "out", "quick", (0, 3))
     assert numbers(tmp_path / "out") == numbers(folder)
     assert results(tmp_path / "out")["seconds"]["3"] is None
-    for path in folder.glob("seed_*/*"):
-        assert contents(path) == contents(tmp_path / "out" / path.relative_to(folder))
+    assert_same_runs(folder, tmp_path / "out")
 
 
 def test_an_interruption_before_the_first_run_leaves_nothing(tmp_path, monkeypatch):
@@ -389,19 +386,23 @@ def test_progress_is_told_of_every_run_and_of_recomputed_steps(tmp_path):
     assert told == [(f"out seed_2 {name}", 10 if name == "leaves, to 10" else None) for name in names]
 
 
+#: a run and its fork
+SMALL = TINY[: TINY.index("[runs.slow]")] + TINY[TINY.index("[runs.leaves]") : TINY.index("[runs.model]")]
+SMALL += TINY[TINY.rindex("[[claims]]") :]
+
+
 def test_kills_leave_no_trace(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HARNESS.parents[1])])
-    command = [sys.executable, str(HARNESS), str(tmp_path), str(write(tmp_path)), "12", "0"]
+    command = [sys.executable, str(HARNESS), str(tmp_path), str(write(tmp_path, SMALL)), "6", "0"]
     out = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
     assert out.returncode == 0, out.stderr
     report = json.loads(out.stdout.splitlines()[-1])
-    assert report["kills"] == 12
-    assert report["incomplete"] >= 9  # no result is claimed between the kills
+    assert report["kills"] >= 4, report
+    assert report["incomplete"] >= report["kills"] - 2, report  # the first may fall before there is a folder
     assert len(set(report["runs"])) > 2, report  # they did not all fall on the same place
     assert report["same"] == [True] * 5
-    for path in (tmp_path / "whole").glob("seed_*/*"):
-        assert contents(path) == contents(tmp_path / "killed" / path.relative_to(tmp_path / "whole"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_processes_give_the_same_and_one_that_fails_stops_no_other(carried, tmp_path):
@@ -422,9 +423,7 @@ def test_processes_give_the_same_and_one_that_fails_stops_no_other(carried, tmp_
     assert not (tmp_path / "broken").exists()
     assert isinstance(other, PresetError)
     assert len(counted) == 3
-    for path in folder.glob("seed_*/*"):
-        if path.parent.name in ("seed_0", "seed_3"):
-            assert contents(path) == contents(tmp_path / "out" / path.relative_to(folder))
+    assert_same_runs(folder, tmp_path / "out")
 
 
 SLOW = """
@@ -435,7 +434,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["interrupted", pytest.param("killed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
 def test_no_process_outlives_the_command(tmp_path, how):
     """Ctrl-C, or a kill, of the parent alone ends its processes; a later call goes on."""
     (tmp_path / "script.py").write_text(SLOW)

@@ -73,10 +73,10 @@ def test_a_condition_executes_nothing_else(text):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["final_loss(gd" + end for end in (".__class__)", "())", ", **{'last': 1})", ")(gd)", ")[0]")])
-def test_a_measurement_executes_nothing_else(text):
+@pytest.mark.parametrize("end", [".__class__)", "())", ", **{'last': 1})", ")(gd)", ")[0]", ", *gd)"])
+def test_a_measurement_executes_nothing_else(end):
     with pytest.raises(ExpressionError):
-        Measurement(text, ["gd"])
+        Measurement("final_loss(gd" + end, ["gd"])
 
 
 @pytest.mark.parametrize("text", [*ATTACKS, "final_loss.x(gd)", "final_loss", "gd", "print(gd)", "final_loss(*gd)"])
@@ -122,7 +122,7 @@ def test_conditions_mean_what_python_means(parts, value, control):
     assert Condition(text, True)(names) is bool(expected)
 
 
-@pytest.mark.parametrize("text", ["value < 1", "value > 1", "value <= value", "0 <= value", "-value < 5 and value > -9"])
+@pytest.mark.parametrize("text", ["value < 1", "value > 1", "value <= value", "-value < 5 and value > -9"])
 def test_nan_never_meets_a_condition(text):
     assert not Condition(text, False)({"value": math.nan})
 
@@ -158,8 +158,10 @@ def test_a_moment_without_an_onset():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "end", "onset * 2", "onset + onset", "2 + onset", "onset + 1.5", "onset + -1", "onset()", True, None, 1.5, "1 + 1"]
-    + ["onset + True", "-3", ["onset"], "onset.step", "[onset for onset in ()]"],
+    [
+        *("", "end", "onset * 2", "onset + onset", "2 + onset", "onset + 1.5", "onset + -1", "onset()", "1 + 1", "-3"),
+        *("onset + True", "onset.step", "[onset for onset in ()]", True, None, 1.5, ["onset"]),
+    ],
 )
 def test_other_moments_are_refused(text):
     with pytest.raises(ExpressionError, match="a moment must be"):
