@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
@@ -34,11 +34,7 @@ def run_preset(
     """Run a preset and measure its claims.
 
     Args:
-        preset: What to run.
-        folder: Where; one of the same preset, form and changes goes on, with more seeds too.
-        form: "quick" or "full".
-        seeds: One repetition each.
-        changes: ``key=value`` or ``run.key=value``, as ``Preset.plans`` takes them.
+        preset, folder, form, seeds, changes: As in `Experiment`.
         advance: Advances a run, given the run, the step (None: its end) and a label, for showing progress; only where
             this process carries it out.
         jobs: Processes, each with a repetition of its own; 1: this process.
@@ -103,7 +99,7 @@ def _begin(experiment: Experiment) -> list[Verdict] | Exception:
 
 def _here(
     experiments: Sequence[Experiment], todo: Sequence[tuple[int, int]], advance: Advance | None
-) -> Iterator[Found]:
+) -> Generator[Found, None, None]:
     """The repetitions one after the other; none of an experiment of which one failed."""
     failed: set[int] = set()
     for i, seed in todo:
@@ -117,7 +113,9 @@ def _here(
         yield i, seed, found
 
 
-def _in_processes(experiments: Sequence[Experiment], todo: Sequence[tuple[int, int]], jobs: int) -> Iterator[Found]:
+def _in_processes(
+    experiments: Sequence[Experiment], todo: Sequence[tuple[int, int]], jobs: int
+) -> Generator[Found, None, None]:
     """The same in processes, in the order in which they finish; where the caller stops, the processes are ended."""
     others = set(active_children())
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker) as pool:
