@@ -99,7 +99,7 @@ class Outcome:
         """
         record = self._with(name)
         if name not in record:
-            raise ValueError(f"this measure needs the array {name}, {self.name} does not record it; choose another")
+            raise ValueError(f"this measure needs {name} in the record, {self.name} has none; add the observer of it")
         return record[name].transpose("step", ...).values.astype(np.float64)
 
     def _with(self, name: str) -> xr.Dataset:

@@ -156,7 +156,7 @@ def test_a_measure_that_does_not_fit_keeps_the_runs(mine, tmp_path, capsys):
         del MEASURES["series_at_end"]
     error = capsys.readouterr().err.splitlines()[-1]
     claim = f"opposing run: {mine}: claim 'the loss [0, 1] falls': "
-    assert error.startswith(f"{claim}this measure needs the array group_loss")
+    assert error.startswith(f"{claim}this measure needs group_loss in the record")
     assert error.endswith(f"the runs are kept in {tmp_path / 'out'}")
     assert Run.open(tmp_path / "out" / "seed_0" / "slow").status.status == "finished"
 

@@ -292,7 +292,7 @@ def test_outcomes_are_read_when_asked_for(carried, monkeypatch):
     for wrong in ("config", "trained", "critical"):
         with pytest.raises(ValueError, match="this measure is of trained runs, model is simulated"):
             getattr(model, wrong)
-    with pytest.raises(ValueError, match="this measure needs the array density, gd does not record it"):
+    with pytest.raises(ValueError, match="this measure needs density in the record, gd has none"):
         gd.series("density")
 
 
