@@ -1,8 +1,10 @@
 """What a preset's file may say, and the one line for whatever else it says."""
 
 import copy
+import textwrap
 import tomllib
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tiny_presets import TINY, tiny, toml, write
 
 from nets.config import TrainConfig
 from nets.data import load_data
-from nets.presets import MEASURES, PresetError, load_preset, preset_names
+from nets.presets import MEASURES, PresetError, declaration, load_preset, preset_names
 from nets.presets.measure import Measure
 
 
@@ -249,6 +251,16 @@ def test_unknown_presets_and_unreadable_files(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(PresetError, match="must be a readable TOML file"):
         load_preset(tmp_path / "folder.toml")
+
+
+def test_the_examples_can_be_read(tmp_path):
+    """That of the README, and that of the module."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    module = textwrap.dedent(declaration.__doc__.partition("::\n\n")[2].partition("\n``[options]``")[0])
+    for i, text in enumerate((readme, module)):
+        preset = load_preset(write(tmp_path, text, f"example{i}"))
+        assert {"gd", "slow", "tuned", "leaves"} <= set(preset.entries)
+        assert len(preset.claims) == 1
 
 
 @pytest.mark.parametrize("name", preset_names())
