@@ -213,10 +213,8 @@ class Run:
         return self._state.eigenvector.to(find_device(self.config.device), copy=True)
 
     def history(self, arrays: Sequence[str] = ()) -> xr.Dataset:
-        """The recorded rows as an xarray Dataset with dimensions step and example, loaded to memory.
+        """The recorded rows (of those of ``arrays`` that there are, if any) with dimensions step and example, in memory.
 
-        Args:
-            arrays: Only those of these names that there are; empty: all.
         Raises:
             RunError: If the record is damaged.
         """

@@ -43,7 +43,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import measures as _measures  # noqa: F401 - registers them
+import nets.presets.measures  # noqa: F401 - registers them
+
 from .claims import Claim, check_claims, read_claim
 from .plans import FORMS, OWN, TRAINED, PresetError, RunPlan, make_plans
 

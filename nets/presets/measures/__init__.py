@@ -1,5 +1,7 @@
-"""The measures: what a claim can be about, one file a subject."""
+"""The measures: what a claim can be about, one file a subject; every file here is imported, which registers them."""
 
-from . import edge, losses
+import importlib
+import pkgutil
 
-__all__ = ["edge", "losses"]
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
