@@ -213,7 +213,7 @@ class Run:
         return self._state.eigenvector.to(find_device(self.config.device), copy=True)
 
     def history(self, arrays: Sequence[str] = ()) -> xr.Dataset:
-        """The recorded rows (of those of ``arrays`` that there are, if any) with dimensions step and example, in memory.
+        """The recorded rows (all arrays, or those of ``arrays`` that there are) with dimensions step and example.
 
         Raises:
             RunError: If the record is damaged.

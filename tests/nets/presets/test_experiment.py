@@ -405,6 +405,7 @@ def test_kills_leave_no_trace(tmp_path):
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_and_one_that_fails_stops_no_other(carried, tmp_path):
     folder, preset, _ = carried
     run_preset(preset, folder, "quick", (0, 3))
