@@ -28,7 +28,8 @@ from .losses import correct, of_rows
 
 __all__ = ["ChunkedLoss", "Evaluation", "FullBatch"]
 
-_copy: Any = torch._foreach_copy_
+_untyped: Any = torch  # the foreach functions are exported without their names
+_copy = _untyped._foreach_copy_
 
 
 @dataclass(frozen=True)
