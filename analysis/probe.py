@@ -12,7 +12,7 @@ from analysis.observer import evaluating
 from analysis.opposition import reversal_p_values
 from toymodels.validation import finite
 
-__all__ = ["FeatureProbe", "ProbeAlternation", "constant_image", "mean_background", "rim_mask"]
+__all__ = ["FeatureProbe", "ProbeAlternation", "constant_image", "mean_background", "probe_alternation", "rim_mask"]
 
 
 def constant_image(colour: ArrayLike, height: int, width: int) -> np.ndarray:
@@ -61,11 +61,40 @@ class ProbeAlternation(NamedTuple):
     correlation: np.ndarray
 
 
+def probe_alternation(
+    probabilities: ArrayLike, first_step: int = 0, series: ArrayLike | None = None
+) -> ProbeAlternation:
+    """Alternation of recorded class probabilities over a window of consecutive steps.
+
+    Args:
+        probabilities: Shape (steps, probes, classes), of steps from ``first_step`` on.
+        first_step: Step of the first row.
+        series: A pair's ``series`` in the same window, shape (blocks,), to compare with.
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 3:
+        raise ValueError(f"probabilities must have shape (steps, probes, classes), got {p.shape}; add the missing axis")
+    _, z = demodulated_blocks(p.reshape(len(p), -1), first_step)
+    shape = p.shape[1:]
+    correlation = np.full(shape, np.nan)
+    if series is not None:
+        pair = finite("series", series)
+        if pair.shape != z.shape[:1]:
+            raise ValueError(f"series must hold {len(z)} blocks, got {pair.shape}; detect in the same window")
+        scale = np.linalg.norm(pair) * np.linalg.norm(z, axis=0)
+        # about 0, not about their means: an alternation that keeps its size is in step too
+        correlation = np.divide(pair @ z, scale, out=np.full(z.shape[1], np.nan), where=scale > 0).reshape(shape)
+    return ProbeAlternation(z.mean(axis=0).reshape(shape), reversal_p_values(z).reshape(shape), correlation)
+
+
 class FeatureProbe:
     r"""Class probabilities of fixed inputs, taken at every step of a run.
 
     Args:
-        model: Network whose output, or its ``logits``, is a score per class (softmax is applied).
+        model: Network whose output, or its ``logits``, is a score per class (softmax is applied). Scores per position,
+            shape (probes, T, vocabulary), are read at the last one: what the model expects after the whole context.
         inputs: Probe inputs as the model takes them, shape (probes, ...).
     """
 
@@ -85,10 +114,12 @@ class FeatureProbe:
         with evaluating(self.model), torch.no_grad():
             outputs = self.model(self.inputs)
         scores = getattr(outputs, "logits", outputs)
-        if scores.ndim != 2:
+        if scores.ndim not in (2, 3):
             raise ValueError(
-                f"model must give scores of shape (probes, classes), got {tuple(scores.shape)}; reshape them"
+                f"model must give scores of shape (probes, classes) or (probes, positions, classes), "
+                f"got {tuple(scores.shape)}; reshape them"
             )
+        scores = scores if scores.ndim == 2 else scores[:, -1]
         self._rows.append(torch.softmax(scores.double(), dim=1).cpu().numpy())
 
     @property
@@ -108,15 +139,4 @@ class FeatureProbe:
                 f"the window must lie in the steps taken, {first}..{first + len(self._rows) - 1}, got {start}..{stop}; "
                 "take more steps"
             )
-        p = self.probabilities[start - first : stop - first + 1]
-        _, z = demodulated_blocks(p.reshape(len(p), -1), start)
-        shape = p.shape[1:]
-        correlation = np.full(shape, np.nan)
-        if series is not None:
-            pair = finite("series", series)
-            if pair.shape != z.shape[:1]:
-                raise ValueError(f"series must hold {len(z)} blocks, got {pair.shape}; detect in the same window")
-            scale = np.linalg.norm(pair) * np.linalg.norm(z, axis=0)
-            # about 0, not about their means: an alternation that keeps its size is in step too
-            correlation = np.divide(pair @ z, scale, out=np.full(z.shape[1], np.nan), where=scale > 0).reshape(shape)
-        return ProbeAlternation(z.mean(axis=0).reshape(shape), reversal_p_values(z).reshape(shape), correlation)
+        return probe_alternation(self.probabilities[start - first : stop - first + 1], start, series)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from analysis.observer import OpposingSignals
-from analysis.probe import FeatureProbe, constant_image, mean_background
+from analysis.probe import FeatureProbe, constant_image, mean_background, probe_alternation
 from analysis.signals import (
     complexity,
     describe_images,
@@ -165,6 +165,41 @@ def test_the_pure_colour_alternates_with_the_groups():
     labels = np.arange(120) % 2
     assert {labels[list(first)].mean().round(), labels[list(second)].mean().round()} == {0.0, 1.0}
     assert seen.amplitude[0, int(labels[list(first)].mean().round())] < 0
+
+
+def test_alternation_of_recorded_probabilities():
+    steps = np.arange(7, 60)
+    size = 0.01 * np.exp(0.02 * steps)
+    drift = 0.3 + 1e-3 * steps - 1e-5 * steps**2
+    even = np.where(steps % 2 == 0, 1.0, -1.0)
+    p = np.stack([drift + even * size, drift - even * size, drift], axis=1)[:, None]
+    starts = np.arange(10, 57, 5)
+    # response of (1, -3, 3, -1)/8 to (-1)^n e^(an): (1 + e^a)^3 / 8 from the block's first step
+    known = 0.01 * np.exp(0.02 * starts) * (1 + np.exp(0.02)) ** 3 / 8
+    found = probe_alternation(p, 7, series=known)
+    np.testing.assert_allclose(found.amplitude[0], [known.mean(), -known.mean(), 0.0], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(found.p_value[0, :2], 2.0 ** (1 - len(starts)))
+    np.testing.assert_allclose(found.correlation[0, :2], [1.0, -1.0], rtol=1e-12)
+    other = probe_alternation(p, 7, series=known * np.where(np.arange(len(starts)) % 2 == 0, 1.0, -1.0))
+    assert abs(other.correlation[0, 0]) < 0.5  # as large, but not in step
+    assert np.isnan(probe_alternation(p, 7).correlation).all()
+    with pytest.raises(ValueError, match=r"probabilities must have shape \(steps, probes, classes\), got \(53, 3\)"):
+        probe_alternation(p[:, 0])
+    with pytest.raises(ValueError, match="series must hold 10 blocks, got"):
+        probe_alternation(p, 7, series=known[1:])
+
+
+def test_a_context_is_read_at_its_last_position():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 5))  # (n, T) tokens to (n, T, 5)
+    contexts = torch.tensor([[0, 1, 2], [3, 3, 4]])
+    whole, last = FeatureProbe(net, contexts), FeatureProbe(net, contexts[:, -1])
+    whole.step()
+    last.step()
+    np.testing.assert_allclose(whole.probabilities, last.probabilities, rtol=1e-6)
+    flat = FeatureProbe(torch.nn.Flatten(0), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"model must give scores of shape .*, got \(6,\); reshape them"):
+        flat.step()
 
 
 def test_bad_input_is_named():
