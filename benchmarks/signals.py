@@ -3,18 +3,19 @@
 Rules. CIFAR-10 (an MLP, a small VGG-11) and the embedded text (a GPT on characters; an example is a token in its
 context). Settings, and nothing else, were chosen on seeds >= 100; the seeds reported are 0 to 4. Per-example losses are
 searched with `find_signals` in windows of 50 steps, every 25, level 0.01, for pairs that alternate, whether their
-members are outliers or not, as `opposing signals` does. The strongest signal (largest norm of the
-weights at its peak) is then looked at in the window of its peak:
+members are outliers or not, as `opposing signals` does. The strongest signal (largest norm of the weights at its peak)
+is then looked at in the window of its peak:
 
 - two detections: members, signs and ranks of its weights against those of the gradients' projections on the top
   eigenvector at the middle of the window. Beside it: chance, and projections on a random direction, which favour the
   same large gradients;
-- the pure feature: images of one colour, the mean ground of the members; for text the context alone that members share
-  (their longest common suffix, half of them; else their most frequent last character). The class that is read off is
-  the most frequent one of each group: where the first group's loss is high, its class should be improbable, and the
-  second group's probable. Beside it: 99 images of a random colour, 99 of the ground of one random image that is no
-  member (text: 99 random contexts as long), and the same probe with its steps shuffled. The size of an alternation is
-  half the sum over classes of its amplitudes;
+- the pure feature: an image of one colour, the mean ground of the 20 examples with the largest weights, and their mean
+  image; for text the context alone that these share (the longest suffix that half of them have; else their most
+  frequent last character). Two classes are read off: those whose examples have the largest and the least sum of
+  weights. Where the losses of the first are high its probability on the feature should be low, and that of the second
+  high: each correlation is 1 where it goes as expected. Beside it: 99 images of a random colour, 99 of the ground of
+  one random other image (text: 99 random contexts as long), and the same probe with its steps shuffled. The size of an
+  alternation is half the sum over classes of its amplitudes;
 - complexity: mean spatial frequency of the difference of the groups' mean images, for every signal of the run, beside
   that of random groups of the same sizes.
 
@@ -52,6 +53,7 @@ from nets.run import Run, create_run
 
 WINDOW, HOP, LEVEL = 50, 25, 0.01
 DRAWS = 99  # random probes of a kind, and random groups
+STRONGEST = 20
 CIFAR = {"data": "cifar10", "loss": "cross_entropy"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "cifar-mlp": {**CIFAR, "n_examples": 1000, "widths": (50, 50), "activation": "relu", "lr": 0.07, "steps": 250},
@@ -174,14 +176,21 @@ def _agreement(add: Any, run: Run, signal: RunSignal, rng: np.random.Generator) 
 # --- the pure feature --------------------------------------------------------------------------------------
 
 
+def leaders(pair: OpposingPair) -> list[int]:
+    """The examples with the largest weights, members of the pair or not."""
+    return np.argsort(-np.abs(pair.weights), kind="stable")[:STRONGEST].tolist()
+
+
 def image_probes(data: Dataset, pair: OpposingPair, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Inputs of one colour each by what they are, shape (m, pixels), standardised as the data are."""
+    """Images by what they are, one or more, shape (m, pixels), standardised as the data are; features first."""
     assert data.image_shape is not None
     images = data.inputs.reshape(len(data.inputs), *data.image_shape)
-    others = np.setdiff1d(np.arange(len(images)), pair.members)
+    strongest = leaders(pair)
+    others = np.setdiff1d(np.arange(len(images)), strongest)
     colours = (rng.random((DRAWS, 3)) - CIFAR_MEAN) / CIFAR_STD
     made = {
-        "feature": [mean_background(images, pair.members)],
+        "mean ground": [mean_background(images, strongest)],
+        "mean image": [images[strongest].mean(axis=0)],
         "random colours": [constant_image(c, *data.image_shape[:2]) for c in colours],
         "random images' grounds": [mean_background(images, [i]) for i in rng.choice(others, DRAWS, replace=False)],
     }
@@ -189,9 +198,9 @@ def image_probes(data: Dataset, pair: OpposingPair, rng: np.random.Generator) ->
 
 
 def text_probes(data: Dataset, pair: OpposingPair, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Contexts by what they are, shape (m, length)."""
+    """Contexts by what they are, one or more, shape (m, length); the feature first."""
     length = data.inputs.shape[1]
-    places = [divmod(i, length) for i in pair.members]
+    places = [divmod(i, length) for i in leaders(pair)]
     contexts = [tuple(data.inputs[r, : p + 1].tolist()) for r, p in places]
     shared = describe_tokens(contexts, [int(data.targets[r, p]) for r, p in places]).prefix
     shared = shared or Counter(c[-1:] for c in contexts).most_common(1)[0][0]
@@ -199,7 +208,10 @@ def text_probes(data: Dataset, pair: OpposingPair, rng: np.random.Generator) -> 
     windows = np.lib.stride_tricks.sliding_window_view(data.inputs, size, axis=1).reshape(-1, size)
     windows = windows[(windows != np.array(shared)).any(axis=1)]
     print("shared context", repr("".join(data.class_names[k] for k in shared)), flush=True)
-    return {"feature": np.array([shared]), "random contexts": windows[rng.choice(len(windows), DRAWS, replace=False)]}
+    return {
+        "shared context": np.array([shared]),
+        "random contexts": windows[rng.choice(len(windows), DRAWS, replace=False)],
+    }
 
 
 def replay(run: Run, losses: np.ndarray, start: int, inputs: np.ndarray) -> FeatureProbe:
@@ -223,46 +235,38 @@ def _feature(add: Any, run: Run, losses: np.ndarray, pair: OpposingPair, start: 
     probe = replay(run, losses, start, np.concatenate(list(probes.values())))
     seen = probe.alternation(start, start + WINDOW - 2, pair.series)
     size = 0.5 * np.abs(seen.amplitude).sum(axis=1)
-    labels = data.targets.ravel()
-    read = [Counter(labels[list(g)].tolist()).most_common(1)[0][0] if g else None for g in pair.groups]
-    shuffled = _shuffled(probe.probabilities, rng, start, pair)
-    for name, group, k, sign in zip(("first", "second"), pair.groups, read, (-1.0, 1.0), strict=True):
-        if k is None:
-            continue
-        of = f"{name} group's class"
+    sums = np.bincount(data.targets.ravel(), pair.weights, data.n_classes)
+    read = {"first": (int(sums.argmax()), -1.0), "second": (int(sums.argmin()), 1.0)}
+    expected = np.stack([sign * seen.correlation[:, k] for k, sign in read.values()])
+    ends = np.cumsum([len(rows) for rows in probes.values()])
+    features = [name for name, rows in probes.items() if len(rows) == 1]
+    for at, feature in enumerate(features):
+        shuffled = _shuffled(probe.probabilities[:, at], rng, start, pair)
+        for (name, (k, _)), correlation in zip(read.items(), expected[:, at], strict=True):
+            add(f"{feature}: p, alternation of the {name} class", seen.p_value[at, k], "1", "shuffled steps, median",
+                np.median(shuffled.p_value[:, k]))  # fmt: skip
+            add(f"{feature}: correlation of the {name} class with the pair", correlation, "1",
+                "shuffled steps, median of |.|", np.median(np.abs(shuffled.correlation[:, k])))  # fmt: skip
+            add(f"{feature}, shuffled steps: share of p <= 0.05, {name} class", (shuffled.p_value[:, k] <= 0.05).mean(),
+                "1", "nominal", 0.05)  # fmt: skip
+        for null, end in list(zip(probes, ends, strict=True))[len(features) :]:
+            others = size[end - DRAWS : end]
+            add(f"{feature}: size of its alternation, beside {null}", size[at], "probability", f"{null}, median",
+                np.median(others))  # fmt: skip
+            add(f"{feature}: p, of its size among {null}", (1 + (others >= size[at]).sum()) / (1 + DRAWS))
+    for null, end in list(zip(probes, ends, strict=True))[len(features) :]:
+        rows = slice(end - DRAWS, end)
         add(
-            f"pair: share of the {of} in the group",
-            (labels[list(group)] == k).mean(),
-            "1",
-            "in all",
-            (labels == k).mean(),
+            f"{null}: share whose first class alternates, p <= 0.01",
+            (seen.p_value[rows, read["first"][0]] <= LEVEL).mean(),
         )
-        if name == "second" and k == read[0]:
-            continue  # one class in both groups: nothing is expected of it for the second
-        add(f"feature: p, alternation of the {of}", seen.p_value[0, k], "1", "shuffled steps, median",
-            np.median(shuffled.p_value[:, k]))  # fmt: skip
-        add(f"feature: correlation of the {of} with the pair, 1 where as expected", sign * seen.correlation[0, k], "1",
-            "shuffled steps, median of |.|", np.median(np.abs(shuffled.correlation[:, k])))  # fmt: skip
-        add(f"shuffled steps: share of p <= 0.05, {of}", (shuffled.p_value[:, k] <= 0.05).mean(), "1", "nominal", 0.05)
-    begin = 1
-    for name, rows in list(probes.items())[1:]:
-        others = slice(begin, begin + len(rows))
-        begin += len(rows)
-        p = (1 + (size[others] >= size[0]).sum()) / (1 + len(rows))
-        add(f"feature: size of its alternation, beside {name}", size[0], "probability", f"{name}, median",
-            np.median(size[others]))  # fmt: skip
-        add(f"feature: p, of its size among {name}", p)
-        if read[0] is not None:
-            add(f"{name}: share that alternates (p <= 0.01) in the first group's class",
-                (seen.p_value[others, read[0]] <= LEVEL).mean())  # fmt: skip
-            add(f"{name}: share with the expected sign and |correlation| > 0.9",
-                (-seen.correlation[others, read[0]] > 0.9).mean())  # fmt: skip
+        add(f"{null}: share with both correlations > 0.9", (expected[:, rows] > 0.9).all(axis=0).mean())
 
 
 def _shuffled(p: np.ndarray, rng: np.random.Generator, start: int, pair: OpposingPair) -> ProbeAlternation:
-    """The feature's alternation with its steps in random order, one probe for each order."""
+    """Alternation of one probe, shape (steps, classes), with its steps in random order: as one probe for each order."""
     orders = np.stack([rng.permutation(len(p)) for _ in range(DRAWS)], axis=1)
-    return probe_alternation(p[orders, 0], start, pair.series)
+    return probe_alternation(p[orders], start, pair.series)
 
 
 def _complexities(add: Any, data: Dataset, signals: tuple[RunSignal, ...], rng: np.random.Generator) -> None:
