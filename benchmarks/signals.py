@@ -97,7 +97,7 @@ def measure(run: Run) -> Measured:
     timeline = find_signals(record["example_loss"], window=WINDOW, hop=HOP, level=LEVEL, outliers=False)
     add("steps recorded", len(record["loss"]), "step")
     add("onset", onset_step(record["sharpness"], run.config.lr), "step")
-    add("windows that show a pair", sum(s.windows for s in timeline.signals), "1", "windows", timeline.windows)
+    add("windows of all signals, summed", sum(s.windows for s in timeline.signals), "1", "windows", timeline.windows)
     add("signals", len(timeline.signals))
     add("signals with outliers (p <= 0.01)", sum(s.pair.p_outliers <= LEVEL for s in timeline.signals))
     if not timeline.signals:
