@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/curvature.py --scale 0.1 --steps 30 --every 3 --cases A
 	$(BIN)/python benchmarks/curvature_memory.py --scale 0.5 --cases AB
 	$(BIN)/python benchmarks/flows.py
+	$(BIN)/python benchmarks/signals.py --work runs/signals
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
