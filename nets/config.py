@@ -118,7 +118,7 @@ class TrainConfig:
             whether they pay depends on network and compiler. Gradients of a minibatch, and those an optimizer asks for
             beyond the first of a step (SAM's second), are always "exact".
         observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
-            "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
+            one of ``nets.options.OBSERVERS`` or a function of yours, ``package.module:factory``.
         snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.
         threads: CPU threads; 0 means all cores, under torchrun a process's part of them. The number used is fixed when
             the run is created, since the bits of the result depend on it.
@@ -306,6 +306,22 @@ class TrainConfig:
         else:  # split_sgd: plain steps while the momentum is below its threshold
             critical = 2.0 / self.lr
         return critical - o["weight_decay"]
+
+    @property
+    def critical_effective_sharpness(self) -> float | None:
+        r"""Critical value of the sharpness of $P^{-1}H$ (observer "effective_sharpness"); without P the above.
+
+        Adam: that of momentum as an average, $\frac{2(1+\beta_1)}{(1-\beta_1)\eta}$; RMSProp: of heavy ball. P is
+        taken to be constant. None with weight decay, clipping or batches.
+        """
+        o = self.optimizer_settings
+        if self.optimizer not in ("adam", "adamw", "rmsprop"):
+            return self.critical_sharpness
+        if self.batch_size or o["clip_norm"] or o["weight_decay"]:
+            return None
+        if self.optimizer == "rmsprop":
+            return critical_sharpness("heavy_ball", self.lr, o["momentum"])
+        return critical_sharpness("ema", self.lr, o["beta1"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for TOML or JSON: lists for tuples, an option that is None left out."""

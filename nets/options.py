@@ -228,6 +228,8 @@ OPTIMIZERS: dict[str, dict[str, Option]] = {
 OBSERVERS: dict[str, dict[str, Option]] = {
     "eigenvalues": {"every": _count(200), "k": _count(10), "tol": Option(1e-2, above=0.0, below=1.0)},
     "density": {"every": _count(200), "steps": _count(60), "probes": _count(4)},
+    "effective_sharpness": {"every": _count(1), "midpoint": Option(False)},
+    "feature": {"every": _count(10), "carriers": _count(20)},
     "groups": {"every": _count(1), "by": Option("target")},
     "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option("")},
 }

@@ -11,6 +11,8 @@ from nets.options import OBSERVERS, parse_observer
 from nets.recorded_losses import loss_arrays, loss_sizes
 
 from .base import Column, Observer
+from .effective import EffectiveSharpness
+from .feature import FeatureShare
 from .groups import GroupLosses
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-KINDS = {"eigenvalues": Eigenvalues, "density": Density, "groups": GroupLosses, "probes": Probes}
+KINDS = {
+    "eigenvalues": Eigenvalues,
+    "density": Density,
+    "effective_sharpness": EffectiveSharpness,
+    "feature": FeatureShare,
+    "groups": GroupLosses,
+    "probes": Probes,
+}
 #: beginnings of names that every record has
 TAKEN = ("target", "products", "accuracy", "oscillation", "loss", "grad_", "sharpness", "example_", "truth_")
 
