@@ -9,11 +9,35 @@ from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 from nets.presets.simulated import SimulationPlan
 from toymodels.gd_dynamics import boundary_level, catapult_level
+from toymodels.sharpness import arrow_sharpness
 
-__all__ = ["boundary_of_start", "boundary_ratio", "largest_loss_ratio", "lowest_ratio_after_peak", "spikes"]
+__all__ = [
+    "boundary_of_start",
+    "boundary_ratio",
+    "largest_loss_ratio",
+    "lowest_ratio_after_peak",
+    "simulated_final_ratio",
+    "spikes",
+    "start_ratio",
+]
 
 NAN = float("nan")
 LEVEL = 4.0  # of both theories: above it gradient descent diverges
+
+
+@measure()
+def start_ratio(run: Outcome) -> float:
+    """Sharpness of the first step over its critical value."""
+    if run.simulation is None:
+        return float(run.sharpness[run.first_step] / run.critical)
+    plan = run.simulation
+    return float(arrow_sharpness(plan.state, plan.beta, plan.alpha)) * plan.lr / 2.0
+
+
+@measure()
+def simulated_final_ratio(run: Outcome) -> float:
+    """Sharpness at the end of gradient descent on the two-layer model over 2/lr; NaN where it diverged."""
+    return float(run.history["final_sharpness"]) * _plan(run).lr / 2.0
 
 
 @measure()

@@ -13,7 +13,9 @@ from nets.presets.measures.catapult import (
     boundary_ratio,
     largest_loss_ratio,
     lowest_ratio_after_peak,
+    simulated_final_ratio,
     spikes,
+    start_ratio,
 )
 from nets.presets.measures.edge import edge_ratio, final_ratio, highest_ratio, onset
 from nets.presets.measures.feature import feature_share
@@ -98,6 +100,16 @@ def test_boundary_with_an_opposing_start_is_four_over_its_sharpness():
     assert boundary_ratio(runs) == pytest.approx(1.0, abs=0.02)
     with pytest.raises(ValueError, match="is of simulated runs, run is trained"):
         boundary_ratio([outcome()])
+
+
+def test_ratios_of_a_simulated_catapult():
+    run = simulated(0.03, c=1.0, b_par=0.0, b_perp=0.0, u=0.0, alpha=100.0)
+    hessian = np.array([[0, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 100.0]])  # at c = 1, all else 0
+    assert start_ratio(run) == pytest.approx(np.linalg.eigvalsh(hessian)[-1] * 0.03 / 2)
+    opposing = simulated(0.03, c=1.0, b_par=0.3, b_perp=0.3, u=0.1, alpha=100.0)
+    end = [float(opposing.history[f"final_{w}"]) for w in ("c", "b_par", "u")]
+    assert simulated_final_ratio(opposing) == pytest.approx(100 * end[0] ** 2 * 0.03 / 2, rel=1e-3)
+    assert start_ratio(outcome(config=TrainConfig(lr=0.4), sharpness=[6.0, 1.0])) == pytest.approx(1.2)
 
 
 def test_alignment_and_size_of_the_oscillation():
