@@ -15,7 +15,7 @@ from nets.forecasting import run_losses
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["class_gain_spread", "gain_by_alignment", "pair_gain"]
+__all__ = ["class_gain_agreement", "class_gain_spread", "gain_by_alignment", "pair_gain"]
 
 NAN = float("nan")
 WINDOW = 40  # steps before the fork in which the pair is looked for
@@ -44,6 +44,13 @@ def pair_gain(edge: Outcome, stable: Outcome, parent: Outcome, others: bool = Fa
 def class_gain_spread(edge: Outcome, stable: Outcome) -> float:
     """Standard deviation over the classes of their gains from the edge: 0 where it serves all alike."""
     return float(np.std(list(_class_gains(edge, stable).values())))
+
+
+@measure()
+def class_gain_agreement(edge: Outcome, stable: Outcome, other_edge: Outcome, other_stable: Outcome) -> float:
+    """Rank correlation over the classes of their gains in one pair of branches with those in another pair."""
+    pairs = (_class_gains(edge, stable), _class_gains(other_edge, other_stable))
+    return rank_correlation(*(list(gains.values()) for gains in pairs))
 
 
 @measure()

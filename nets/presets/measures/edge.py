@@ -10,7 +10,7 @@ from analysis.oscillation import onset_step
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["edge_ratio", "final_ratio", "highest_ratio", "lowest_ratio_of_start", "onset"]
+__all__ = ["edge_ratio", "final_ratio", "highest_ratio", "lowest_ratio_of_start", "onset", "sharpness_at_loss"]
 
 NAN = float("nan")
 
@@ -57,6 +57,13 @@ def final_ratio(run: Outcome, critical: float = 0.0, last: int = 20, effective: 
     """Mean sharpness of the last steps over its critical value, that of the optimizer or the number given."""
     series, critical = _sharpness(run, effective, critical)
     return float(np.nanmean(series[-last:]) / critical)
+
+
+@measure(needs=("sharpness",))
+def sharpness_at_loss(run: Outcome, loss: float = 0.3) -> float:
+    """The first sharpness measured once the loss has fallen to ``loss``; NaN where it does not."""
+    seen = np.flatnonzero(np.logical_or.accumulate(run.loss <= loss) & np.isfinite(run.sharpness))
+    return float(run.sharpness[seen[0]]) if seen.size else NAN
 
 
 @measure(needs=("sharpness",))
