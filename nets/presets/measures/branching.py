@@ -84,9 +84,11 @@ def _fork(edge: Outcome, stable: Outcome) -> int:
 
 
 def _late_losses(run: Outcome, fork: int, time: float) -> np.ndarray:
-    """Mean losses of the examples over the last quarter of the time since the fork, shape (n,)."""
+    """Mean losses of the examples over the last quarter of the time since the fork, shape (n,); NaN for one step."""
     rows = run.losses[fork - run.first_step :]
     end = min(round(time / run.config.lr), len(rows))
+    if end < 2:
+        return np.full(rows.shape[1], NAN)
     begin = min(round((1 - COMPARED) * time / run.config.lr), end - 2)
     return rows[begin : end - (end - begin) % 2].mean(axis=0)  # an even number of steps
 

@@ -9,7 +9,7 @@ from synthetic import outcome
 
 from nets.config import TrainConfig
 from nets.fork import fork_run
-from nets.presets.measures.branching import class_gain_spread, gain_by_alignment, pair_gain
+from nets.presets.measures.branching import class_gain_agreement, class_gain_spread, gain_by_alignment, pair_gain
 from nets.presets.outcomes import Outcome
 from nets.run import Run, create_run
 
@@ -59,7 +59,11 @@ def test_gains_of_classes():
     edge, stable = branch(FAST, 100, rates), branch(SLOW, 400, np.zeros(N))
     assert class_gain_spread(edge, stable) == pytest.approx(35 * 0.01 * np.std([0, 1, 2, 3]), rel=0.05)
     assert class_gain_spread(stable, stable) == 0.0
-    whole = outcome("whole", FAST, example_loss=np.ones((100, N)))
+    slower = branch(FAST, 100, 0.03 - rates)
+    assert class_gain_agreement(edge, stable, edge, stable) == pytest.approx(1)
+    assert class_gain_agreement(edge, stable, slower, stable) == pytest.approx(-1)
+    assert np.isnan(class_gain_spread(branch(FAST, 1, rates), stable))  # one step of an oscillation says nothing
+    whole = outcome("whole", FAST, dataset=edge.trained.dataset, example_loss=np.ones((100, N)))
     with pytest.raises(ValueError, match="is of a run and its fork, neither whole nor whole is one"):
         class_gain_spread(whole, whole)
 
@@ -69,7 +73,7 @@ def test_alignment_at_the_fork_is_that_of_the_class_gradients(tmp_path):
     create_run(tmp_path / "parent", TrainConfig(**options))
     run = Run.open(tmp_path / "parent")
     run.advance()
-    made = fork_run(run, tmp_path / "fork", 8, {"lr": 0.1}).run
+    made = fork_run(run, tmp_path / "fork", 8, {"lr": 0.2}).run
     made.advance()
     state = made.state(8)
     aligned = []

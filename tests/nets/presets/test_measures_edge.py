@@ -17,8 +17,8 @@ from nets.presets.measures.catapult import (
     spikes,
     start_ratio,
 )
-from nets.presets.measures.edge import edge_ratio, final_ratio, highest_ratio, onset
-from nets.presets.measures.feature import feature_share
+from nets.presets.measures.edge import edge_ratio, final_ratio, highest_ratio, onset, sharpness_at_loss
+from nets.presets.measures.feature import feature_share, feature_share_at_loss
 from nets.presets.measures.oscillation import gradient_alignment, group_oscillation, oscillation_size
 from nets.presets.outcomes import Outcome
 from nets.presets.simulated import SimulationPlan
@@ -137,6 +137,16 @@ def test_feature_share_is_a_mean_of_what_was_observed():
     assert feature_share(run, after=1, until=4) == pytest.approx(0.3)
     with pytest.raises(ValueError, match="needs the observer feature, run lacks it"):
         feature_share(outcome(loss=[1.0]))
+
+
+@pytest.mark.parametrize(
+    ("function", "array"), [(feature_share_at_loss, "feature_share"), (sharpness_at_loss, "sharpness")]
+)
+def test_values_where_the_loss_has_come_down(function, array):
+    run = outcome(loss=[1.0, 0.5, 0.2, 0.6, 0.1], **{array: [9.0, NAN, NAN, 3.0, 2.0]})
+    assert function(run, loss=1.0) == 9.0
+    assert function(run, loss=0.3) == 3.0  # reached at step 2, observed at step 3, above it again
+    assert np.isnan(function(run, loss=0.05))
 
 
 def test_they_are_registered():
