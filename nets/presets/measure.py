@@ -20,6 +20,10 @@ NEEDS: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
     "trained": ("training", lambda config: True),
     "sharpness": ("the sharpness measured (eig_every > 0)", lambda config: config.eig_every > 0),
     "critical": ("a constant critical sharpness", lambda config: config.critical_sharpness is not None),
+    "effective_critical": (
+        "a constant critical sharpness of the preconditioned Hessian",
+        lambda config: config.critical_effective_sharpness is not None,
+    ),
     "losses": ("the losses of all examples (record_losses full or float16)", lambda config: config.records_all_losses),
 }
 
@@ -120,8 +124,9 @@ def measure(several: bool = False, needs: Needs = ()) -> Callable[[Callable[...,
     Args:
         several: Whether it takes all runs of a grid as a list.
         needs: What every run must have, so that others are refused before anything is trained: "trained",
-            "sharpness", "critical" (sharpness, a constant one), "losses" (of all examples), or the name of an observer;
-            or a function of the options that says so.
+            "sharpness", "critical" (sharpness, a constant one), "effective_critical" (the same of the preconditioned
+            Hessian), "losses" (of all examples), or the name of an observer; or a function of the
+            options that says so.
     """
 
     def register(function: Callable[..., float]) -> Callable[..., float]:

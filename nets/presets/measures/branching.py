@@ -22,7 +22,7 @@ WINDOW = 40  # steps before the fork in which the pair is looked for
 COMPARED = 0.25  # of the common time
 
 
-@measure()
+@measure(needs=("losses",))
 def pair_gain(edge: Outcome, stable: Outcome, parent: Outcome, others: bool = False) -> float:
     """Gain from the edge of the pair that the 40 steps before the fork show, or of all others; NaN without a pair.
 
@@ -40,20 +40,20 @@ def pair_gain(edge: Outcome, stable: Outcome, parent: Outcome, others: bool = Fa
     return _gain(edge, stable, ~chosen if others else chosen)
 
 
-@measure()
+@measure(needs=("losses",))
 def class_gain_spread(edge: Outcome, stable: Outcome) -> float:
     """Standard deviation over the classes of their gains from the edge: 0 where it serves all alike."""
     return float(np.std(list(_class_gains(edge, stable).values())))
 
 
-@measure()
+@measure(needs=("losses",))
 def class_gain_agreement(edge: Outcome, stable: Outcome, other_edge: Outcome, other_stable: Outcome) -> float:
     """Rank correlation over the classes of their gains in one pair of branches with those in another pair."""
     pairs = (_class_gains(edge, stable), _class_gains(other_edge, other_stable))
     return rank_correlation(*(list(gains.values()) for gains in pairs))
 
 
-@measure()
+@measure(needs=("losses", "sharpness"))
 def gain_by_alignment(edge: Outcome, stable: Outcome) -> float:
     r"""Rank correlation over the classes of gain and $|\cos(g_G, v)|$ of a class's gradient with the top eigenvector.
 

@@ -55,14 +55,14 @@ def largest_loss_ratio(run: Outcome) -> float:
     return float("inf") if run.diverged else float(np.nanmax(loss) / loss[0])
 
 
-@measure()
+@measure(needs=("sharpness", "critical"))
 def lowest_ratio_after_peak(run: Outcome, until: int = 0) -> float:
     """Smallest sharpness over its critical value after the largest loss, up to step ``until`` (0: of all)."""
     peak = run.first_step + int(np.nanargmax(run.loss[run.first_step : until or None]))
     return float(np.nanmin(run.sharpness[peak : until or None]) / run.critical)
 
 
-@measure(several=True)
+@measure(several=True, needs=("sharpness",))
 def boundary_of_start(runs: Sequence[Outcome]) -> float:
     r"""Step size beyond which the runs of a grid diverge, in units of 2/S(0); NaN where the grid does not hold it.
 

@@ -10,7 +10,16 @@ from analysis.oscillation import onset_step
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["edge_ratio", "final_ratio", "highest_ratio", "lowest_ratio_of_start", "onset", "sharpness_at_loss"]
+__all__ = [
+    "edge_ratio",
+    "final_over",
+    "final_ratio",
+    "highest_over",
+    "highest_ratio",
+    "lowest_ratio_of_start",
+    "onset",
+    "sharpness_at_loss",
+]
 
 NAN = float("nan")
 
@@ -50,6 +59,18 @@ def highest_ratio(run: Outcome, critical: float = 0.0, effective: bool = False) 
     """Largest sharpness over its critical value, that of the optimizer or the number given."""
     series, critical = _sharpness(run, effective, critical)
     return float(np.nanmax(series) / critical)
+
+
+@measure(needs=_needs)
+def highest_over(run: Outcome, other: Outcome, effective: bool = False) -> float:
+    """Largest sharpness over the critical value of another run."""
+    return highest_ratio(run, _sharpness(other, effective)[1], effective)
+
+
+@measure(needs=_needs)
+def final_over(run: Outcome, other: Outcome, last: int = 20, effective: bool = False) -> float:
+    """Mean sharpness of the last steps over the critical value of another run."""
+    return final_ratio(run, _sharpness(other, effective)[1], last, effective)
 
 
 @measure(needs=_needs)

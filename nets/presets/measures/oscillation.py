@@ -11,7 +11,7 @@ __all__ = ["gradient_alignment", "group_oscillation", "oscillation_size"]
 NAN = float("nan")
 
 
-@measure()
+@measure(needs=("sharpness",))
 def gradient_alignment(run: Outcome, after: int = 0, until: int = 0) -> float:
     r"""Mean $|\cos(g, v)|$ of gradient and top eigenvector from ``after`` to before ``until`` (0: the end).
 
@@ -21,14 +21,14 @@ def gradient_alignment(run: Outcome, after: int = 0, until: int = 0) -> float:
     return float(np.nanmean(ratio))
 
 
-@measure()
+@measure(needs=("sharpness",))
 def oscillation_size(run: Outcome, after: int = 0) -> float:
     """Root mean square of the amplitude along the top eigenvector, from step ``after`` to the end, parameter units."""
     x = run.series("oscillation")[after:]
     return float(np.sqrt(np.nanmean(x**2)))
 
 
-@measure()
+@measure(needs=("losses",))
 def group_oscillation(run: Outcome, after: int = 0, share: float = 0.05) -> float:
     r"""Size of the alternation in the losses of those that alternate most, over the mean loss, from step ``after``.
 

@@ -17,7 +17,15 @@ from nets.presets.measures.catapult import (
     spikes,
     start_ratio,
 )
-from nets.presets.measures.edge import edge_ratio, final_ratio, highest_ratio, onset, sharpness_at_loss
+from nets.presets.measures.edge import (
+    edge_ratio,
+    final_over,
+    final_ratio,
+    highest_over,
+    highest_ratio,
+    onset,
+    sharpness_at_loss,
+)
 from nets.presets.measures.feature import feature_share, feature_share_at_loss
 from nets.presets.measures.oscillation import gradient_alignment, group_oscillation, oscillation_size
 from nets.presets.outcomes import Outcome
@@ -35,6 +43,9 @@ def test_edge_of_a_known_series():
     assert edge_ratio(run, after=2) == pytest.approx(1.0)
     assert highest_ratio(run, critical=2.0) == pytest.approx(3.0)
     assert final_ratio(run, last=2) == pytest.approx(1.0)
+    coarse = outcome(config=TrainConfig(lr=1.0), sharpness=[1.0])  # 2/lr = 2
+    assert highest_over(run, coarse) == pytest.approx(3.0)
+    assert final_over(run, coarse, last=2) == pytest.approx(2.5)
     assert np.isnan(edge_ratio(outcome(config=TrainConfig(lr=0.4), sharpness=[1.0, 4.9, 3.0])))
     assert np.isnan(onset(outcome(config=TrainConfig(lr=0.4), sharpness=[6.0, 7.0, 8.0])))  # never below
 
@@ -45,8 +56,10 @@ def test_edge_of_the_effective_sharpness():
     assert edge_ratio(run, effective=True) == pytest.approx(1.0)
     assert onset(run, effective=True) == 2
     assert highest_ratio(run, critical=1950.0, effective=True) == pytest.approx(2.0)
+    half = outcome(config=dataclasses.replace(ADAM, lr=0.02), sharpness=[1.0], effective_sharpness=[1.0])
+    assert highest_over(run, half, effective=True) == pytest.approx(3900 / 1900)
     assert final_ratio(run, last=3, effective=True) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="needs the observer effective_sharpness, run lacks it; add it"):
+    with pytest.raises(ValueError, match="needs effective_sharpness in the record, run has none; add the observer"):
         edge_ratio(outcome(config=ADAM, sharpness=[1.0]), effective=True)
     decayed = dataclasses.replace(ADAM, optimizer="adamw")
     for effective in (False, True):
@@ -135,7 +148,7 @@ def test_feature_share_is_a_mean_of_what_was_observed():
     run = outcome(feature_share=[0.5, NAN, 0.3, NAN, 0.1])
     assert feature_share(run) == pytest.approx(0.3)
     assert feature_share(run, after=1, until=4) == pytest.approx(0.3)
-    with pytest.raises(ValueError, match="needs the observer feature, run lacks it"):
+    with pytest.raises(ValueError, match="needs feature_share in the record, run has none; add the observer"):
         feature_share(outcome(loss=[1.0]))
 
 
