@@ -1,6 +1,7 @@
 """Measures of the catapult: what starts beyond the edge, is thrown to where it is flatter, and where that ends."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -101,4 +102,5 @@ def _theory(plan: SimulationPlan) -> float:
         return LEVEL / float(catapult_level(plan.c, plan.u, 1.0, plan.alpha))  # linear in lr
     start = (plan.c, plan.b_par, plan.b_perp)
     most = (2 - 1e-12) / plan.beta
-    return float(brentq(lambda lr: float(boundary_level(*start, lr, plan.beta)) - LEVEL, 1e-12, most))
+    found: Any = brentq(lambda lr: float(boundary_level(*start, lr, plan.beta)) - LEVEL, 1e-12, most)
+    return float(found)
