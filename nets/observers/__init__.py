@@ -1,9 +1,21 @@
 """What a run measures besides its losses and its sharpness, every so many steps."""
 
 from .base import Column, Observer
+from .group_gradients import GroupGradients
 from .groups import GroupLosses
+from .held_out import HeldOut
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 from .watch import Watch
 
-__all__ = ["Column", "Density", "Eigenvalues", "GroupLosses", "Observer", "Probes", "Watch"]
+__all__ = [
+    "Column",
+    "Density",
+    "Eigenvalues",
+    "GroupGradients",
+    "GroupLosses",
+    "HeldOut",
+    "Observer",
+    "Probes",
+    "Watch",
+]

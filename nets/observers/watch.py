@@ -11,7 +11,9 @@ from nets.options import OBSERVERS, parse_observer
 from nets.recorded_losses import loss_arrays, loss_sizes
 
 from .base import Column, Observer
+from .group_gradients import GroupGradients
 from .groups import GroupLosses
+from .held_out import HeldOut
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-KINDS = {"eigenvalues": Eigenvalues, "density": Density, "groups": GroupLosses, "probes": Probes}
+KINDS = {
+    "eigenvalues": Eigenvalues,
+    "density": Density,
+    "groups": GroupLosses,
+    "group_gradients": GroupGradients,
+    "held_out": HeldOut,
+    "probes": Probes,
+}
 #: beginnings of names that every record has
 TAKEN = ("target", "products", "accuracy", "oscillation", "loss", "grad_", "sharpness", "example_", "truth_")
 

@@ -1,0 +1,94 @@
+"""Measures on held-out examples; the runs need the observer "held_out"."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nets.presets.measure import measure
+from nets.presets.outcomes import Outcome
+
+__all__ = [
+    "double_descent",
+    "first_used",
+    "held_out_accuracy",
+    "learning_delay",
+    "parameters_at_peak",
+    "reliance",
+]
+
+NAN = float("nan")
+
+
+def _first(series: np.ndarray, level: float) -> float:
+    """First step at which a series is at least ``level``; NaN where it never is."""
+    reached = np.flatnonzero(series >= level)
+    return float(reached[0]) if reached.size else NAN
+
+
+@measure()
+def held_out_accuracy(run: Outcome, last: int = 1) -> float:
+    """Mean of the last ``last`` accuracies on held-out examples."""
+    seen = run.observed("held_out_accuracy")
+    return float(seen[-last:].mean()) if seen.size else NAN
+
+
+@measure()
+def learning_delay(run: Outcome, train: float = 0.99, held_out: float = 0.9) -> float:
+    """First step with an accuracy of ``held_out`` on held-out examples over the first with ``train`` on its own; NaN without."""
+    own, other = _first(run.series("accuracy"), train), _first(run.series("held_out_accuracy"), held_out)
+    return other / max(own, 1.0)
+
+
+def _lost(run: Outcome, column: int) -> np.ndarray:
+    """What the held-out accuracy loses where the input ``column`` is exchanged, by step; NaN where not observed."""
+    columns = run.history["permuted_column"].values.astype(int).tolist()
+    if column not in columns:
+        raise ValueError(f"column must be one of those observed, {columns}, got {column}; choose one of them")
+    return run.series("held_out_accuracy") - run.series("permuted_accuracy")[:, columns.index(column)]
+
+
+@measure()
+def reliance(run: Outcome, column: int = 0, last: int = 1) -> float:
+    """What the held-out accuracy loses at the end where the input ``column`` is exchanged among the examples."""
+    lost = _lost(run, column)
+    lost = lost[np.isfinite(lost)]
+    return float(lost[-last:].mean()) if lost.size else NAN
+
+
+@measure()
+def first_used(run: Outcome, column: int = 0, lost: float = 0.1) -> float:
+    """First step at which exchanging the input ``column`` costs ``lost`` of the held-out accuracy; NaN without one."""
+    return _first(_lost(run, column), lost)
+
+
+def _errors(runs: Sequence[Outcome], last: int) -> np.ndarray:
+    return np.array([1.0 - held_out_accuracy(run, last) for run in runs])
+
+
+def _peak(errors: np.ndarray) -> int | None:
+    """Place of the error that rises most over the least before it; None where none rises."""
+    if errors.size < 3 or not np.isfinite(errors).all():
+        return None
+    rises = errors[1:] - np.minimum.accumulate(errors)[:-1]
+    best = int(np.argmax(rises))
+    return best + 1 if rises[best] > 0 else None
+
+
+@measure(several=True)
+def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
+    """Held-out error at its peak within a grid over the larger of the least before and the least after it; 1 without a peak."""
+    errors = _errors(runs, last)
+    top = _peak(errors)
+    if top is None or top == len(errors) - 1:
+        return NAN if not np.isfinite(errors).all() else 1.0
+    return float(errors[top] / max(errors[:top].min(), errors[top + 1 :].min()))
+
+
+@measure(several=True)
+def parameters_at_peak(runs: Sequence[Outcome], last: int = 1) -> float:
+    """Parameters of the run with the peak of the held-out error over the numbers it has to fit, examples times outputs."""
+    top = _peak(_errors(runs, last))
+    if top is None:
+        return NAN
+    problem = runs[top].trained.problem
+    return problem.n_parameters / (len(problem.inputs) * problem.task.n_outputs)
