@@ -34,7 +34,7 @@ def held_out_accuracy(run: Outcome, last: int = 1) -> float:
 
 @measure()
 def learning_delay(run: Outcome, train: float = 0.99, held_out: float = 0.9) -> float:
-    """First step with an accuracy of ``held_out`` on held-out examples over the first with ``train`` on its own; NaN without."""
+    """Step of the first accuracy of ``held_out`` on held-out examples over the first with ``train`` on its own."""
     own, other = _first(run.series("accuracy"), train), _first(run.series("held_out_accuracy"), held_out)
     return other / max(own, 1.0)
 
@@ -76,7 +76,7 @@ def _peak(errors: np.ndarray) -> int | None:
 
 @measure(several=True)
 def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
-    """Held-out error at its peak within a grid over the larger of the least before and the least after it; 1 without a peak."""
+    """Held-out error at its peak in a grid over the larger of the least before and after it; 1 without one."""
     errors = _errors(runs, last)
     top = _peak(errors)
     if top is None or top == len(errors) - 1:
@@ -86,7 +86,7 @@ def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
 
 @measure(several=True)
 def parameters_at_peak(runs: Sequence[Outcome], last: int = 1) -> float:
-    """Parameters of the run with the peak of the held-out error over the numbers it has to fit, examples times outputs."""
+    """Parameters of the run with the peak of the held-out error over the numbers to be fitted, examples × outputs."""
     top = _peak(_errors(runs, last))
     if top is None:
         return NAN

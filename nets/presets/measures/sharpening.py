@@ -26,7 +26,7 @@ def most_sharpening(runs: Sequence[Outcome]) -> float:
 
 @measure(several=True)
 def least_ascent(*runs: Sequence[Outcome]) -> float:
-    """Smallest ratio of the sharpness at the end to that of the run before, over runs in the order given; above 1: rises.
+    """Smallest ratio of the sharpness at the end to that of the run before, in the order given; above 1: it rises.
 
     Of several grids of one length: over entries at the same place of the grids.
     """

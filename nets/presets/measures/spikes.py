@@ -1,50 +1,123 @@
 """Measures of spikes of the training loss."""
 
+import itertools
+
 import numpy as np
 
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["find_spikes", "late_spikes", "spike_spacing"]
+__all__ = [
+    "accuracy_gain",
+    "find_spikes",
+    "late_spikes",
+    "leading_class",
+    "leading_share",
+    "spike_irregularity",
+    "spike_spacing",
+]
 
 NAN = float("nan")
+APART = 50  # steps
 
 
-def find_spikes(loss: np.ndarray, level: float, factor: float) -> list[tuple[int, int]]:
-    """First step and peak of every spike after the loss has first fallen below ``level``.
+def find_spikes(loss: np.ndarray, low: float, high: float, apart: int = APART) -> list[tuple[int, int]]:
+    """First step above ``high`` and peak of every spike: from a loss below ``low`` to above ``high``, and back below.
 
-    A spike begins where the loss exceeds ``factor`` times the least since the last one, and ends where it has fallen
-    below the square root of ``factor`` times the least before it, or where it has lost as much as it rose.
+    One that begins less than ``apart`` steps after the end of the last one belongs to it.
     """
-    below = np.flatnonzero(loss < level)
     found: list[tuple[int, int]] = []
-    if not below.size:
-        return found
-    least, peak, begin = np.inf, -1, -1
-    for n in range(int(below[0]), len(loss)):
-        value = loss[n]
+    fallen, begin, peak, end = False, -1, -1, -apart
+    for n, value in enumerate(loss):
         if not np.isfinite(value):
             break
-        if peak < 0:
-            least = min(least, value)
-            if value > factor * least:
+        if begin < 0:
+            fallen = fallen or value < low
+            if fallen and value > high:
                 begin = peak = n
             continue
         peak = n if value > loss[peak] else peak
-        if value < np.sqrt(factor) * least or value * factor < loss[peak]:
+        if value < low:
+            if begin - end < apart:
+                begin, last = found.pop()
+                peak = last if loss[last] > loss[peak] else peak
             found.append((begin, peak))
-            least, peak = value, -1
+            begin, end = -1, n
     return found
 
 
 @measure()
-def late_spikes(run: Outcome, level: float = 0.01, factor: float = 10.0) -> float:
-    """Number of times that the loss, once below ``level``, rises by ``factor`` and falls again."""
-    return float(len(find_spikes(run.loss, level, factor)))
+def late_spikes(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
+    """Number of times that the loss rises from below ``low`` to above ``high`` and falls below ``low`` again."""
+    return float(len(find_spikes(run.loss, low, high)))
+
+
+def _spacings(run: Outcome, low: float, high: float) -> np.ndarray:
+    return np.diff([begin for begin, _ in find_spikes(run.loss, low, high)])
 
 
 @measure()
-def spike_spacing(run: Outcome, level: float = 0.01, factor: float = 10.0) -> float:
-    """Median number of steps between the peaks of successive spikes, see ``late_spikes``; NaN with fewer than two."""
-    peaks = [peak for _, peak in find_spikes(run.loss, level, factor)]
-    return float(np.median(np.diff(peaks))) if len(peaks) > 1 else NAN
+def spike_spacing(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
+    """Mean number of steps between the beginnings of successive spikes (``late_spikes``); NaN with fewer than two."""
+    spacings = _spacings(run, low, high)
+    return float(spacings.mean()) if spacings.size else NAN
+
+
+@measure()
+def spike_irregularity(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
+    """Standard deviation of the spacings of spikes over their mean (1: at random); NaN with fewer than three spikes."""
+    spacings = _spacings(run, low, high)
+    return float(spacings.std() / spacings.mean()) if spacings.size > 1 else NAN
+
+
+def _leaders(
+    run: Outcome, share: float, window: int, earlier: int, low: float, high: float
+) -> list[tuple[float, float]]:
+    """For each spike the two measures below, of the step before it in which they hold most."""
+    targets = run.history["target"].values
+    begins = [begin for begin, _ in find_spikes(run.loss, low, high)]
+    found = []
+    for last, begin in itertools.pairwise([0, *begins]):
+        start = begin - earlier - window
+        if start < last + APART:
+            continue
+        losses = run.losses[start : start + window]
+        most = max(1, round(share * losses.shape[1]))
+        order = np.argsort(-losses, axis=1)[:, :most]
+        held = np.take_along_axis(losses, order, axis=1).sum(axis=1) / losses.sum(axis=1)
+        step = int(np.argmax(held))
+        found.append((float(held[step]), float(np.bincount(targets[order[step]]).max() / most)))
+    return found
+
+
+@measure()
+def leading_share(
+    run: Outcome, share: float = 0.05, window: int = 8, earlier: int = 0, low: float = 1e-4, high: float = 1e-2
+) -> float:
+    """Most that the ``share`` of largest losses holds of the whole in ``window`` steps before a spike; mean.
+
+    The window ends ``earlier`` steps before the loss passes ``high``. NaN without a spike that begins so many steps, and
+    50 more, after the last one.
+    """
+    found = _leaders(run, share, window, earlier, low, high)
+    return float(np.mean([held for held, _ in found])) if found else NAN
+
+
+@measure()
+def leading_class(
+    run: Outcome, share: float = 0.05, window: int = 8, earlier: int = 0, low: float = 1e-4, high: float = 1e-2
+) -> float:
+    """Part of the examples of ``leading_share`` that have their commonest class; mean over the spikes."""
+    found = _leaders(run, share, window, earlier, low, high)
+    return float(np.mean([part for _, part in found])) if found else NAN
+
+
+@measure()
+def accuracy_gain(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
+    """Held-out accuracy at the end less the last one before the first spike; NaN without a spike."""
+    spikes = find_spikes(run.loss, low, high)
+    accuracy = run.series("held_out_accuracy")
+    if not spikes:
+        return NAN
+    before = accuracy[: spikes[0][0]]
+    return float(accuracy[np.isfinite(accuracy)][-1] - before[np.isfinite(before)][-1])

@@ -82,6 +82,6 @@ def minimum_ratio(run: Outcome) -> float:
 
 @measure()
 def minimum_time_ratio(run: Outcome) -> float:
-    """Time lr * step of the least sharpness of a two-layer linear net over that of gradient flow; NaN where it has none."""
+    """Time lr * step of the least sharpness of a two-layer linear net over that of gradient flow."""
     predicted = float(_minimum(run).time)
     return run.config.lr * int(np.nanargmin(run.sharpness)) / predicted if 0 < predicted < np.inf else NAN

@@ -43,7 +43,7 @@ def gradient_cosine(run: Outcome, first: int = -1, second: int = 1, begin: int =
 def gradient_excess(
     run: Outcome, first: int = -1, second: int = 1, rest: int = 0, begin: int = 0, end: int = 0
 ) -> float:
-    """Mean of the smaller gradient norm of two groups over that of the group ``rest``; steps as of ``gradient_cosine``."""
+    """Mean of the smaller gradient norm of two groups over that of ``rest``; steps as above."""
     norms = _window(run, "group_grad_norm", begin, end)
     i, j = _places(run, first, second)
     k = _places(run, rest, rest)[0]
