@@ -1,4 +1,4 @@
-"""Measures of spikes of the training loss."""
+"""Measures of slingshots: spikes of a training loss that was near 0, and what leads them."""
 
 import itertools
 
@@ -58,7 +58,7 @@ def _spacings(run: Outcome, low: float, high: float) -> np.ndarray:
 
 @measure()
 def spike_spacing(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
-    """Mean number of steps between the beginnings of successive spikes (``late_spikes``); NaN with fewer than two."""
+    """Mean number of steps between the beginnings of successive spikes; NaN with fewer than two."""
     spacings = _spacings(run, low, high)
     return float(spacings.mean()) if spacings.size else NAN
 
@@ -96,8 +96,8 @@ def leading_share(
 ) -> float:
     """Most that the ``share`` of largest losses holds of the whole in ``window`` steps before a spike; mean.
 
-    The window ends ``earlier`` steps before the loss passes ``high``. NaN without a spike that begins so many steps, and
-    50 more, after the last one.
+    The window ends ``earlier`` steps before the loss passes ``high``. NaN without a spike that begins so many steps,
+    and 50 more, after the last one.
     """
     found = _leaders(run, share, window, earlier, low, high)
     return float(np.mean([held for held, _ in found])) if found else NAN

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from recorded import recorded
 
-from nets.presets.measures.spikes import (
+from nets.presets.measures.slingshots import (
     accuracy_gain,
     find_spikes,
     late_spikes,
@@ -25,7 +25,7 @@ def decay_with_spikes(peaks, height=1.0):
 
 
 @pytest.mark.parametrize(
-    "peaks", [(500,), (400, 600, 800), (300, 430, 560, 690, 820), (400, 600, 610, 900), (400, 600, 690, 900)]
+    "peaks", [(500,), (400, 600, 800), (300, 430, 560, 695, 830), (400, 600, 610, 900), (400, 600, 690, 900)]
 )
 def test_spikes_are_counted_with_their_peaks(peaks):
     run = recorded(loss=decay_with_spikes(peaks))
