@@ -25,14 +25,14 @@ def _first(series: np.ndarray, level: float) -> float:
     return float(reached[0]) if reached.size else NAN
 
 
-@measure()
+@measure(needs=("held_out",))
 def held_out_accuracy(run: Outcome, last: int = 1) -> float:
     """Mean of the last ``last`` accuracies on held-out examples."""
     seen = run.observed("held_out_accuracy")
     return float(seen[-last:].mean()) if seen.size else NAN
 
 
-@measure()
+@measure(needs=("held_out",))
 def learning_delay(run: Outcome, train: float = 0.99, held_out: float = 0.9) -> float:
     """Step of the first accuracy of ``held_out`` on held-out examples over the first with ``train`` on its own."""
     own, other = _first(run.series("accuracy"), train), _first(run.series("held_out_accuracy"), held_out)
@@ -47,7 +47,7 @@ def _lost(run: Outcome, column: int) -> np.ndarray:
     return run.series("held_out_accuracy") - run.series("permuted_accuracy")[:, columns.index(column)]
 
 
-@measure()
+@measure(needs=("held_out",))
 def reliance(run: Outcome, column: int = 0, last: int = 1) -> float:
     """What the held-out accuracy loses at the end where the input ``column`` is exchanged among the examples."""
     lost = _lost(run, column)
@@ -55,7 +55,7 @@ def reliance(run: Outcome, column: int = 0, last: int = 1) -> float:
     return float(lost[-last:].mean()) if lost.size else NAN
 
 
-@measure()
+@measure(needs=("held_out",))
 def first_used(run: Outcome, column: int = 0, lost: float = 0.1) -> float:
     """First step at which exchanging the input ``column`` costs ``lost`` of the held-out accuracy; NaN without one."""
     return _first(_lost(run, column), lost)
@@ -74,7 +74,7 @@ def _peak(errors: np.ndarray) -> int | None:
     return best + 1 if rises[best] > 0 else None
 
 
-@measure(several=True)
+@measure(several=True, needs=("held_out",))
 def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
     """Held-out error at its peak in a grid over the larger of the least before and after it; 1 without one."""
     errors = _errors(runs, last)
@@ -84,7 +84,7 @@ def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
     return float(errors[top] / max(errors[:top].min(), errors[top + 1 :].min()))
 
 
-@measure(several=True)
+@measure(several=True, needs=("held_out",))
 def parameters_at_peak(runs: Sequence[Outcome], last: int = 1) -> float:
     """Parameters of the run with the peak of the held-out error over the numbers to be fitted, examples × outputs."""
     top = _peak(_errors(runs, last))

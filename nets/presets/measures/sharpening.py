@@ -12,19 +12,19 @@ __all__ = ["least_ascent", "most_sharpening", "sharpening"]
 NAN = float("nan")
 
 
-@measure()
+@measure(needs=("sharpness",))
 def sharpening(run: Outcome) -> float:
     """Sharpness at the end over that of the first step."""
     return run.last_sharpness / float(run.sharpness[run.first_step])
 
 
-@measure(several=True)
+@measure(several=True, needs=("sharpness",))
 def most_sharpening(runs: Sequence[Outcome]) -> float:
     """Sharpness at the end over that of the first step, of the run of a grid that is furthest from 1."""
     return max((sharpening(run) for run in runs), key=lambda r: abs(np.log(r)), default=NAN)
 
 
-@measure(several=True)
+@measure(several=True, needs=("sharpness",))
 def least_ascent(*runs: Sequence[Outcome]) -> float:
     """Smallest ratio of the sharpness at the end to that of the run before, in the order given; above 1: it rises.
 

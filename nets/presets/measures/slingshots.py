@@ -46,7 +46,7 @@ def find_spikes(loss: np.ndarray, low: float, high: float, apart: int = APART) -
     return found
 
 
-@measure()
+@measure(needs=("trained",))
 def late_spikes(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
     """Number of times that the loss rises from below ``low`` to above ``high`` and falls below ``low`` again."""
     return float(len(find_spikes(run.loss, low, high)))
@@ -56,14 +56,14 @@ def _spacings(run: Outcome, low: float, high: float) -> np.ndarray:
     return np.diff([begin for begin, _ in find_spikes(run.loss, low, high)])
 
 
-@measure()
+@measure(needs=("trained",))
 def spike_spacing(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
     """Mean number of steps between the beginnings of successive spikes; NaN with fewer than two."""
     spacings = _spacings(run, low, high)
     return float(spacings.mean()) if spacings.size else NAN
 
 
-@measure()
+@measure(needs=("trained",))
 def spike_irregularity(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
     """Standard deviation of the spacings of spikes over their mean (1: at random); NaN with fewer than three spikes."""
     spacings = _spacings(run, low, high)
@@ -90,7 +90,7 @@ def _leaders(
     return found
 
 
-@measure()
+@measure(needs=("losses",))
 def leading_share(
     run: Outcome, share: float = 0.05, window: int = 8, earlier: int = 0, low: float = 1e-4, high: float = 1e-2
 ) -> float:
@@ -103,7 +103,7 @@ def leading_share(
     return float(np.mean([held for held, _ in found])) if found else NAN
 
 
-@measure()
+@measure(needs=("losses",))
 def leading_class(
     run: Outcome, share: float = 0.05, window: int = 8, earlier: int = 0, low: float = 1e-4, high: float = 1e-2
 ) -> float:
@@ -112,7 +112,7 @@ def leading_class(
     return float(np.mean([part for _, part in found])) if found else NAN
 
 
-@measure()
+@measure(needs=("held_out",))
 def accuracy_gain(run: Outcome, low: float = 1e-4, high: float = 1e-2) -> float:
     """Held-out accuracy at the end less the last one before the first spike; NaN without a spike."""
     spikes = find_spikes(run.loss, low, high)

@@ -50,7 +50,7 @@ def initial_weights(run: Outcome) -> Start:
     )
 
 
-@measure(several=True)
+@measure(several=True, needs=("sharpness",))
 def limit_ratio(runs: Sequence[Outcome]) -> float:
     r"""Sharpness at the end over that at the end of gradient flow, of the run of a grid that is furthest from it.
 
@@ -74,13 +74,13 @@ def _minimum(run: Outcome) -> SharpnessMinimum:
     return sharpness_minimum(state, settings["beta"], settings["alpha"])
 
 
-@measure()
+@measure(needs=("sharpness",))
 def minimum_ratio(run: Outcome) -> float:
     """Least sharpness of a two-layer linear net over that of gradient flow (`toymodels.sharpness_minimum`)."""
     return float(np.nanmin(run.sharpness) / _minimum(run).sharpness)
 
 
-@measure()
+@measure(needs=("sharpness",))
 def minimum_time_ratio(run: Outcome) -> float:
     """Time lr * step of the least sharpness of a two-layer linear net over that of gradient flow."""
     predicted = float(_minimum(run).time)

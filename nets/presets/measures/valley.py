@@ -1,5 +1,7 @@
 """Measures of the balance between two groups; the runs need the observers "group_gradients by=sign" and "probes"."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nets.presets.measure import measure
@@ -10,6 +12,15 @@ __all__ = ["feature_gap", "gradient_cosine", "gradient_excess"]
 NAN = float("nan")
 
 
+def _needs(observer: str) -> Callable[..., tuple[str, ...]]:
+    """The observer; and the onset, where no end is given."""
+
+    def needs(end: int = 0, **others: object) -> tuple[str, ...]:
+        return (observer,) if end else (observer, "sharpness", "critical")
+
+    return needs
+
+
 def _window(run: Outcome, name: str, begin: int, end: int) -> np.ndarray:
     """The rows of an array that were filled in the steps ``begin`` to before ``end`` (0: the onset, or the last)."""
     stop = end or run.onset or None
@@ -17,7 +28,7 @@ def _window(run: Outcome, name: str, begin: int, end: int) -> np.ndarray:
     return values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
 
 
-@measure()
+@measure(needs=_needs("probes"))
 def feature_gap(run: Outcome, first: int = 0, second: int = 1, begin: int = 0, end: int = 0) -> float:
     """Mean |difference| of two outputs at the pure feature, from step ``begin`` to the onset or ``end``."""
     outputs = _window(run, "probe_outputs", begin, end)
@@ -31,7 +42,7 @@ def _places(run: Outcome, first: int, second: int) -> tuple[int, int]:
     return values.index(first), values.index(second)
 
 
-@measure()
+@measure(needs=_needs("group_gradients"))
 def gradient_cosine(run: Outcome, first: int = -1, second: int = 1, begin: int = 0, end: int = 0) -> float:
     """Mean cosine of the gradients of two groups, from step ``begin`` to the onset or ``end``."""
     cosines = _window(run, "group_grad_cosine", begin, end)
@@ -39,7 +50,7 @@ def gradient_cosine(run: Outcome, first: int = -1, second: int = 1, begin: int =
     return float(cosines[:, i, j].mean()) if len(cosines) else NAN
 
 
-@measure()
+@measure(needs=_needs("group_gradients"))
 def gradient_excess(
     run: Outcome, first: int = -1, second: int = 1, rest: int = 0, begin: int = 0, end: int = 0
 ) -> float:
