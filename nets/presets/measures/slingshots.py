@@ -84,7 +84,9 @@ def _leaders(
         losses = run.losses[start : start + window]
         most = max(1, round(share * losses.shape[1]))
         order = np.argsort(-losses, axis=1)[:, :most]
-        held = np.take_along_axis(losses, order, axis=1).sum(axis=1) / losses.sum(axis=1)
+        total = losses.sum(axis=1)
+        largest = np.take_along_axis(losses, order, axis=1).sum(axis=1)
+        held = np.divide(largest, total, out=np.zeros_like(total), where=total > 0)  # rounded to 0: nothing is held
         step = int(np.argmax(held))
         found.append((float(held[step]), float(np.bincount(targets[order[step]]).max() / most)))
     return found
