@@ -13,6 +13,7 @@ __all__ = [
     "held_out_accuracy",
     "learning_delay",
     "parameters_at_peak",
+    "peak",
     "reliance",
 ]
 
@@ -65,8 +66,9 @@ def _errors(runs: Sequence[Outcome], last: int) -> np.ndarray:
     return np.array([1.0 - held_out_accuracy(run, last) for run in runs])
 
 
-def _peak(errors: np.ndarray) -> int | None:
-    """Place of the error that rises most over the least before it; None where none rises."""
+def peak(runs: Sequence[Outcome], last: int = 1) -> int | None:
+    """Place in a grid of the held-out error that rises most over the least before it; None where none rises."""
+    errors = _errors(runs, last)
     if errors.size < 3 or not np.isfinite(errors).all():
         return None
     rises = errors[1:] - np.minimum.accumulate(errors)[:-1]
@@ -78,7 +80,7 @@ def _peak(errors: np.ndarray) -> int | None:
 def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
     """Held-out error at its peak in a grid over the larger of the least before and after it; 1 without one."""
     errors = _errors(runs, last)
-    top = _peak(errors)
+    top = peak(runs, last)
     if top is None or top == len(errors) - 1:
         return NAN if not np.isfinite(errors).all() else 1.0
     return float(errors[top] / max(errors[:top].min(), errors[top + 1 :].min()))
@@ -87,7 +89,7 @@ def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
 @measure(several=True, needs=("held_out",))
 def parameters_at_peak(runs: Sequence[Outcome], last: int = 1) -> float:
     """Parameters of the run with the peak of the held-out error over the numbers to be fitted, examples × outputs."""
-    top = _peak(_errors(runs, last))
+    top = peak(runs, last)
     if top is None:
         return NAN
     problem = runs[top].trained.problem

@@ -78,7 +78,7 @@ def test_those_that_lead_before_a_spike_and_their_class():
     for measured in (leading_share, leading_class):
         assert np.isnan(measured(run, earlier=600))
         assert np.isnan(measured(with_examples(())))
-    run.losses[300:340] = 0.0  # below what single precision holds
+    run.losses[330:350] = 0.0  # below what single precision holds
     assert leading_share(run, share=0.1, earlier=30) == pytest.approx(0.05, rel=0.1)
 
 
