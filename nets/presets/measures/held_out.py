@@ -78,12 +78,12 @@ def peak(runs: Sequence[Outcome], last: int = 1) -> int | None:
 
 @measure(several=True, needs=("held_out",))
 def double_descent(runs: Sequence[Outcome], last: int = 1) -> float:
-    """Held-out error at its peak in a grid over the larger of the least before and after it; 1 without one."""
+    """Held-out error at its peak in a grid less the larger of the least before and after it; 0 without a peak."""
     errors = _errors(runs, last)
     top = peak(runs, last)
     if top is None or top == len(errors) - 1:
-        return NAN if not np.isfinite(errors).all() else 1.0
-    return float(errors[top] / max(errors[:top].min(), errors[top + 1 :].min()))
+        return 0.0 if np.isfinite(errors).all() else NAN
+    return max(0.0, float(errors[top] - max(errors[:top].min(), errors[top + 1 :].min())))
 
 
 @measure(several=True, needs=("held_out",))
