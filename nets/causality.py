@@ -31,7 +31,7 @@ from analysis.projection import project_losses
 from analysis.timeline import find_signals
 
 from .config import TrainConfig
-from .data import DataError, Dataset, load_data
+from .data import Dataset, held_out
 from .data.interventions import intervene
 from .descent import Problem, StepState
 from .files import RunError, read_json, write_json
@@ -180,7 +180,8 @@ def answer(forecast: Mapping[str, Any], runs: Mapping[str, Run], directory: Path
     shortest = min(len(r["loss"]) for r in records.values()) + at
     compared = shortest - 1 if known.onset is None else min(known.onset, shortest - 1)
     rows: dict[str, Any] = {}
-    plain, longer = control.dataset, _held_out(control)
+    n = len(control.dataset.inputs)
+    plain, longer = control.dataset, held_out(control.config, (n, n // 2, n // 4))
     for name, run in runs.items():
         seen, unseen = _accuracy(run, plain), None if longer is None else _accuracy(run, longer)
         outcome = measure_outcome(records[name], critical, compared, seen, unseen, at)
@@ -372,22 +373,6 @@ def _measured_at(problem: Problem, module: torch.nn.Module, vector: Tensor) -> S
     state.parameters = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
     state.eigenvector = vector
     return problem.measure(state)[0]
-
-
-def _held_out(control: Run) -> Dataset | None:
-    """The examples that follow the control's in its data set; None where there are none, and for regression."""
-    data = control.dataset
-    if data.kind == "regression":
-        return None
-    n = len(data.inputs)
-    for more in (n, n // 2, n // 4):
-        try:
-            longer = load_data(replace(control.config, n_examples=n + more))
-        except DataError:
-            continue
-        if np.array_equal(longer.inputs[:n], data.inputs) and np.array_equal(longer.targets[:n], data.targets):
-            return replace(longer, inputs=longer.inputs[n:], targets=longer.targets[n:])
-    return None
 
 
 def _accuracy(run: Run, data: Dataset) -> float | None:

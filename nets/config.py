@@ -26,7 +26,7 @@ from .options import (
 
 __all__ = ["ACTIVATIONS", "DTYPES", "LOSSES", "PRECISIONS", "ConfigError", "TrainConfig"]
 
-ACTIVATIONS = ("tanh", "relu")
+ACTIVATIONS = ("tanh", "relu", "linear")
 LOSSES = ("squared", "cross_entropy")
 DTYPES = ("float32", "float64")
 KERNELS = ("exact", "fused", "compiled")
@@ -73,7 +73,7 @@ class TrainConfig:
 
     Args:
         data: "digits" (8×8 images shipped with scikit-learn), "cifar10", "chebyshev", "text", "modular", "planted",
-            "gaussian", or a function of yours, ``package.module:function``.
+            "gaussian", "slabs", or a function of yours, ``package.module:function``.
         data_path: For cifar10: the parquet file or its folder. None: the folder ``cifar10`` under the
             environment variable ``OPPOSING_DATA``, else a cached download. For text: a file, else the language
             reference that ships with Python.
@@ -86,7 +86,7 @@ class TrainConfig:
         model: "mlp", "linear2", "vgg11", "resnet18", "vit", "gpt", or a function of yours, ``package.module:factory``.
         model_options: Options of the model as name=value, e.g. ``norm=group width=0.25``.
         widths: Hidden widths of the MLP.
-        activation: Of the MLP: "tanh" or "relu".
+        activation: Of the MLP: "tanh", "relu" or "linear".
         loss: "squared" (½‖f − onehot‖² per example) or "cross_entropy"; the loss is the mean over examples.
         label_smoothing: Share ε in [0, 1) of the target that is spread evenly over all classes.
         optimizer: "gd", "sgd", "heavy_ball", "nesterov", "adam", "adamw", "rmsprop", "split_sgd" or "sam".

@@ -148,7 +148,11 @@ ADAM = {"beta1": _share(0.9), "beta2": _share(0.999), "eps": _positive(1e-8)}
 
 #: model -> option -> what it is; keyword arguments of nets.architectures
 MODELS: dict[str, dict[str, Option]] = {
-    "mlp": {"norm": Option("none", choices=("none", "layer", "batch"))},
+    "mlp": {
+        "norm": Option("none", choices=("none", "layer", "batch")),
+        "bias": Option(True),
+        "init": Option("default", choices=("default", "orthogonal")),
+    },
     "linear2": {"width": _count(1)},
     "vgg11": {
         "norm": Option("none", choices=NORM_2D),
@@ -198,6 +202,13 @@ DATA: dict[str, dict[str, Option]] = {
         "whitened": Option(False),
         "seed": Option(0, least=0),
     },
+    "slabs": {
+        "slabs": Option(5, least=3),
+        "noise": Option(18, least=0),
+        "margin": Option(0.1, above=0.0, below=0.5),
+        "agree": Option(1.0, least=0.0, most=1.0),
+        "seed": Option(0, least=0),
+    },
 }
 
 #: optimizer -> option -> what it is; keyword arguments of nets.optimizers.make_optimizer
@@ -231,7 +242,15 @@ OBSERVERS: dict[str, dict[str, Option]] = {
     "effective_sharpness": {"every": _count(1), "midpoint": Option(False)},
     "feature": {"every": _count(10), "carriers": _count(20)},
     "groups": {"every": _count(1), "by": Option("target")},
-    "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option("")},
+    "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option(""), "feature": Option(False)},
+    "group_gradients": {"every": _count(10), "by": Option("target")},
+    "held_out": {
+        "every": _count(10),
+        "examples": _count(500),
+        "clean": Option(False),
+        "columns": Option((), least=0),
+        "seed": Option(0, least=0),
+    },
 }
 
 GROUPS = {"first": Option((), least=0), "second": Option((), least=0)}

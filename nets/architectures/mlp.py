@@ -6,12 +6,13 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from .common import ACTIVATIONS, choice, seeded
+from .common import choice, seeded
 from .norms import NORMS_1D, norm_1d
 
 __all__ = ["mlp"]
 
-SMOOTH_OR_KINKED = ("tanh", "relu")
+PHI: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}
+INITS = ("default", "orthogonal")
 
 
 def mlp(
@@ -21,6 +22,8 @@ def mlp(
     *,
     activation: str = "tanh",
     norm: str = "none",
+    bias: bool = True,
+    init: str = "default",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> nn.Sequential:
@@ -31,25 +34,38 @@ def mlp(
     With a norm, $\phi(W x + b)$ becomes $\phi(\mathrm{norm}(W x + b))$ in every hidden layer; the weights $W, b$
     are those of the plain network of the same seed.
 
+    With activation "linear", widths of 1, no bias and one output it is the deep linear model of ``toymodels``:
+    a vector and D − 1 scalars; orthogonal, it starts as the reference initialisation does, up to signs.
+
     Args:
         d_in: Input dimension.
         widths: Hidden widths; empty for a linear model.
         d_out: Output dimension.
-        activation: "tanh" or "relu".
+        activation: "tanh", "relu" or "linear", φ(z) = z.
         norm: "none", "layer" (LayerNorm) or "batch" (BatchNorm with the statistics of the given batch).
+        bias: Whether the layers have biases b.
+        init: "default" (PyTorch's, see above), or "orthogonal": each W has orthonormal rows or columns, whichever are
+            fewer (Saxe et al. 2014), and each b is 0.
         seed: Seed of the initial weights.
         dtype: Type of the parameters.
     Raises:
-        ValueError: If the activation or the norm is unknown.
+        ValueError: If the activation, the norm or the initialisation is unknown.
     """
-    choice("activation", activation, SMOOTH_OR_KINKED)
+    choice("activation", activation, tuple(PHI))
     choice("norm", norm, NORMS_1D)
+    choice("init", init, INITS)
     sizes = [d_in, *widths, d_out]
     layers: list[nn.Module] = []
     with seeded(seed):
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             if i > 0:
                 layers += [] if norm == "none" else [norm_1d(norm, fan_in)]
-                layers.append(ACTIVATIONS[activation]())
-            layers.append(nn.Linear(fan_in, fan_out, dtype=torch.float32))
+                layers.append(PHI[activation]())
+            layers.append(nn.Linear(fan_in, fan_out, bias=bias, dtype=torch.float32))
+        if init == "orthogonal":
+            for layer in layers:
+                if isinstance(layer, nn.Linear):
+                    nn.init.orthogonal_(layer.weight)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers).to(dtype)

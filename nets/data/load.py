@@ -15,11 +15,19 @@ from .images import cifar10, cifar10_pixels, digits, digits_pixels
 from .interventions import intervene, kept_rows
 from .modular import modular
 from .planted import planted
+from .slabs import slabs
 from .text import text
 
 __all__ = ["images", "load_data"]
 
-GENERATED = {"digits": digits, "chebyshev": chebyshev, "modular": modular, "planted": planted, "gaussian": gaussian}
+GENERATED = {
+    "digits": digits,
+    "chebyshev": chebyshev,
+    "modular": modular,
+    "planted": planted,
+    "gaussian": gaussian,
+    "slabs": slabs,
+}
 
 
 def load_data(config: TrainConfig) -> Dataset:

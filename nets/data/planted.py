@@ -90,7 +90,8 @@ def planted(
         seed: Seed.
     Returns:
         Float64 data, rows of layout (size, size, channels); ``truth`` has ``carrier`` (n,) bool, ``sign`` (n,) int8
-        (0 for others) and ``pattern``, q as a row (d,).
+        (0 for others), ``pattern``, q as a row (d,), and ``pure``, the feature without noise or template, shape (1, d):
+        $\sqrt{\alpha/p}\,q$.
     Raises:
         DataError: If an argument is out of range.
     """
@@ -120,7 +121,7 @@ def planted(
     inputs = natural_images(n_examples, size, channels, streams[3]).reshape(n_examples, -1)
     inputs += signal * templates[labels]
     inputs += amplitude[:, None] * pattern
-    truth = {"carrier": carrier, "sign": sign, "pattern": pattern}
+    truth = {"carrier": carrier, "sign": sign, "pattern": pattern, "pure": np.sqrt(alpha / p) * pattern[None]}
     names = tuple(str(k) for k in range(n_classes))
     shape = (size, size, channels) if channels > 1 else (size, size)
     return Dataset(inputs, labels, n_classes, shape, "planted", names, truth=truth)

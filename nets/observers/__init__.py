@@ -3,7 +3,9 @@
 from .base import Column, Observer
 from .effective import EffectiveSharpness
 from .feature import FeatureShare
+from .group_gradients import GroupGradients
 from .groups import GroupLosses
+from .held_out import HeldOut
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 from .watch import Watch
@@ -14,7 +16,9 @@ __all__ = [
     "EffectiveSharpness",
     "Eigenvalues",
     "FeatureShare",
+    "GroupGradients",
     "GroupLosses",
+    "HeldOut",
     "Observer",
     "Probes",
     "Watch",

@@ -25,14 +25,18 @@ class Probes:
         examples: Indices of rows of the run's own data.
         file: A ``.npy`` array of shape (m, ...) of inputs as the network takes them (standardised, or tokens); they
             follow the ``examples``.
+        feature: Whether the feature that the data's generator planted follows them, alone and as strong as a carrier
+            has it (``truth["pure"]``).
     """
 
     name = "probes"
 
-    def __init__(self, problem: "Problem", every: int, examples: tuple[int, ...], file: str) -> None:
+    def __init__(self, problem: "Problem", every: int, examples: tuple[int, ...], file: str, feature: bool) -> None:
         rows = problem.dataset.inputs
-        if not examples and not file:
-            raise ValueError("probes must be given examples or a file, got neither; pass e.g. probes examples=0,1")
+        if not examples and not file and not feature:
+            raise ValueError(
+                "probes must be given examples, a file or feature, got none; pass e.g. probes examples=0,1"
+            )
         if examples and max(examples) >= len(rows):
             raise ValueError(f"examples must be rows in 0..{len(rows) - 1}, got {max(examples)}; choose others")
         inputs = rows[np.array(examples, dtype=np.int64)]
@@ -44,6 +48,11 @@ class Probes:
                     f"got {given.shape} {given.dtype}; reshape them"
                 )
             inputs = np.concatenate([inputs, given.astype(rows.dtype)])
+        if feature:
+            pure = problem.dataset.truth.get("pure")
+            if pure is None:
+                raise ValueError(f"feature must be that of planted data, got {problem.dataset.name}; leave it out")
+            inputs = np.concatenate([inputs, pure.astype(rows.dtype)])
         self.every = every
         self.inputs = torch.from_numpy(inputs).to(problem.device, problem.inputs.dtype)
         with torch.no_grad():

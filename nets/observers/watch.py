@@ -13,7 +13,9 @@ from nets.recorded_losses import loss_arrays, loss_sizes
 from .base import Column, Observer
 from .effective import EffectiveSharpness
 from .feature import FeatureShare
+from .group_gradients import GroupGradients
 from .groups import GroupLosses
+from .held_out import HeldOut
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 
@@ -28,6 +30,8 @@ KINDS = {
     "effective_sharpness": EffectiveSharpness,
     "feature": FeatureShare,
     "groups": GroupLosses,
+    "group_gradients": GroupGradients,
+    "held_out": HeldOut,
     "probes": Probes,
 }
 #: beginnings of names that every record has

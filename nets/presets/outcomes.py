@@ -108,6 +108,11 @@ class Outcome:
             return self.history
         return self.trained.history([name])
 
+    def observed(self, name: str) -> np.ndarray:
+        """The rows of an array that were filled, shape (observations, ...); see `series`."""
+        values = self.series(name)
+        return values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+
     @functools.cached_property
     def first_step(self) -> int:
         """Step of the first row that was computed: 0, or that of the fork."""
@@ -122,6 +127,11 @@ class Outcome:
     def sharpness(self) -> np.ndarray:
         """Largest Hessian eigenvalue, shape (steps,); NaN where it was not measured."""
         return self.series("sharpness")
+
+    @property
+    def last_sharpness(self) -> float:
+        """The last one that was measured."""
+        return float(self.sharpness[np.isfinite(self.sharpness)][-1])
 
     @functools.cached_property
     def losses(self) -> np.ndarray:

@@ -19,6 +19,7 @@ from nets.data import (
     load_data,
     modular,
     planted,
+    slabs,
     text,
     with_label_noise,
 )
@@ -34,7 +35,7 @@ def probable(hits, n, p):
     return binomtest(int(hits), int(n), p).pvalue > UNLIKELY
 
 
-@pytest.mark.parametrize("name", ["chebyshev", "modular", "planted", "gaussian", "digits", "cifar10", "text"])
+@pytest.mark.parametrize("name", ["chebyshev", "modular", "planted", "gaussian", "slabs", "digits", "cifar10", "text"])
 def test_the_table_of_options_is_the_signature(name):
     signature = inspect.signature(getattr(nets.data, name)).parameters
     options = {k: v.default for k, v in signature.items() if k not in ("n_examples", "config", "path")}
@@ -46,6 +47,7 @@ def test_the_table_of_options_is_the_signature(name):
     [
         lambda n: planted(n, size=8, seed=3),
         lambda n: gaussian(n, seed=3),
+        lambda n: slabs(n, seed=3),
         lambda n: modular(n, modulus=11),
         lambda n: modular(n, modulus=11, encoding="tokens"),
         lambda n: text(n),
@@ -326,3 +328,33 @@ def test_generated_images_can_be_looked_at():
     assert shown.shape == (2, 8, 8, 3)
     assert shown.dtype == np.uint8
     assert shown.std() > 10
+
+
+def test_slabs_have_a_simple_and_a_complex_feature():
+    n, k = 4000, 5
+    data = slabs(n, slabs=k, agree=0.8, margin=0.1, seed=2)
+    (x, y), (agrees, slab) = (data.inputs, data.targets), (data.truth["agrees"], data.truth["slab"])
+    assert data.inputs.shape == (n, 20)
+    assert probable(y.sum(), n, 0.5)
+    assert probable(agrees.sum(), n, 0.8)
+    np.testing.assert_array_equal((x[:, 0] > 0) == (y == 1), agrees)
+    assert (np.abs(x[:, 0]) >= 0.1).all()
+    place = (x[:, 1] + 1) * k / 2
+    np.testing.assert_array_equal(np.floor(place), slab)
+    assert np.all((place - slab >= 0.1) & (place - slab <= 0.9))
+    np.testing.assert_array_equal(slab % 2 == 0, y == 1)
+    for label, slabs_of in ((0, (1, 3)), (1, (0, 2, 4))):
+        for j in slabs_of:
+            assert probable((slab[y == label] == j).sum(), (y == label).sum(), 1 / len(slabs_of))
+    # nothing but these two tells the class: means of n numbers of variance 1, and of the complex one within a class
+    bound = 4.5 / np.sqrt(n / 2)
+    for label in (0, 1):
+        assert np.abs(x[y == label][:, 1:].mean(axis=0)).max() < bound
+
+
+@pytest.mark.parametrize(
+    "options", [{"slabs": 4}, {"slabs": 1}, {"noise": -1}, {"margin": 0.5}, {"margin": 0.0}, {"agree": 1.5}]
+)
+def test_slabs_refuse(options):
+    with pytest.raises(DataError, match=f"{next(iter(options))} must be"):
+        slabs(10, **options)

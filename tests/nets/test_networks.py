@@ -24,13 +24,30 @@ def test_float64_starts_from_the_same_numbers():
         assert torch.equal(p.double(), q)
 
 
-@pytest.mark.parametrize(("activation", "phi"), [("tanh", np.tanh), ("relu", lambda z: np.maximum(z, 0))])
+PHI = {"tanh": np.tanh, "relu": lambda z: np.maximum(z, 0), "linear": lambda z: z}
+
+
+@pytest.mark.parametrize(("activation", "phi"), PHI.items())
 def test_forward_is_the_formula(activation, phi):
     net = mlp(5, (4,), 2, activation=activation, dtype=torch.float64)
     w1, b1, w2, b2 = (p.detach().numpy() for p in net.parameters())
     x = np.random.default_rng(0).normal(size=(7, 5))
     out = net(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(out, phi(x @ w1.T + b1) @ w2.T + b2, rtol=1e-12)
+
+
+def test_a_network_without_biases_started_orthogonally():
+    net = mlp(6, (4, 4), 3, activation="linear", bias=False, init="orthogonal", dtype=torch.float64)
+    weights = [p.detach().numpy() for p in net.parameters()]
+    assert [w.shape for w in weights] == [(4, 6), (4, 4), (3, 4)]
+    for w in weights:
+        np.testing.assert_allclose(w @ w.T, np.eye(len(w)), atol=1e-6)  # drawn in float32
+    x = np.random.default_rng(0).normal(size=(7, 6))
+    out = net(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(out, x @ (weights[2] @ weights[1] @ weights[0]).T, rtol=1e-12)
+    wide = [p for p in mlp(3, (5,), 2, init="orthogonal").parameters() if p.ndim == 2]
+    torch.testing.assert_close(wide[0].T @ wide[0], torch.eye(3))
+    assert all((p == 0).all() for p in mlp(3, (5,), 2, init="orthogonal").parameters() if p.ndim == 1)
 
 
 def test_losses_are_the_formulas():
@@ -44,7 +61,7 @@ def test_losses_are_the_formulas():
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="activation must be one of tanh, relu, got 'gelu'"):
+    with pytest.raises(ValueError, match="activation must be one of tanh, relu, linear, got 'gelu'"):
         mlp(2, (2,), 2, activation="gelu")
     with pytest.raises(ValueError, match="loss must be one of squared, cross_entropy, got 'hinge'"):
         per_example_loss("hinge")

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import binomtest
 from small_runs import assert_same_run, contents, small
 from test_run_values import dense, walk
 
 from nets.config import ConfigError, TrainConfig
-from nets.data import load_data
+from nets.data import held_out, load_data
 from nets.files import RunError
 from nets.forecasting import run_point, stop_at_sharpness
+from nets.losses import per_example_loss
 from nets.observers import Column
 from nets.run import Run, create_run
 
@@ -131,6 +133,73 @@ def test_group_losses_are_means_of_example_losses(tmp_path, by, changes):
         means = [history.example_loss[n].values[labels == v].mean() for v in history.group_value.values]
         np.testing.assert_allclose(history.group_loss[n], means, rtol=1e-12)
     assert float(history.eigenvalues[0, 0]) == pytest.approx(float(history.sharpness[0]), rel=0.02)
+
+
+def test_group_gradients_are_means_of_the_examples_own(tmp_path):
+    config = small(**TINY, steps=3, observers=("group_gradients every=2",))
+    run, thetas = walk(tmp_path, config)
+    history, module = run.history(), run.parameters()
+    data = load_data(config)
+    x, y = data.tensors(torch.float64)
+    assert np.isnan(history.group_grad_norm[1]).all()
+    for n in (0, 2):
+        torch.nn.utils.vector_to_parameters(thetas[n], module.parameters())
+        rows = []
+        for i in range(len(x)):
+            module.zero_grad()
+            per_example_loss("squared")(module(x[i : i + 1]), y[i : i + 1]).sum().backward()
+            rows.append(torch.cat([p.grad.reshape(-1) for p in module.parameters()]).clone())
+        values = history.gradient_group_value.values
+        means = torch.stack([torch.stack(rows)[y == v].mean(0) for v in values])
+        np.testing.assert_allclose(history.group_grad_norm[n], means.norm(dim=1), rtol=1e-9)
+        unit = means / means.norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(history.group_grad_cosine[n], unit @ unit.T, atol=1e-9)
+
+
+def test_held_out_rows_are_those_that_follow(tmp_path):
+    options = ("label_noise=0.3",)
+    config = small(
+        **TINY, steps=4, data_options=options, observers=("held_out every=3 examples=200 clean=true columns=27,0",)
+    )
+    run, thetas = walk(tmp_path, config)
+    history, module = run.history(), run.parameters()
+    longer = load_data(TrainConfig(n_examples=225))
+    x, y = (torch.from_numpy(a[25:]) for a in (longer.inputs.astype(float), longer.targets))
+    assert not np.array_equal(load_data(config).targets, longer.targets[:25])  # the run's own labels are noisy
+    assert np.isnan(history.held_out_accuracy.values[1:3]).all()
+    for n in (0, 3):
+        torch.nn.utils.vector_to_parameters(thetas[n], module.parameters())
+        with torch.no_grad():
+            out = module(x)
+        row = history.isel(step=n)
+        assert float(row.held_out_accuracy) == pytest.approx(float((out.argmax(1) == y).double().mean()))
+        losses = per_example_loss("squared")(out, y)
+        assert float(row.held_out_loss) == pytest.approx(float(losses.mean()), rel=1e-12)
+        assert history.permuted_column.values.tolist() == [27, 0]
+        # pixel 0 is blank in every digit: exchanging it changes nothing
+        assert float(row.permuted_accuracy[1]) == float(row.held_out_accuracy)
+    assert (history.permuted_accuracy[:, 0] != history.held_out_accuracy).any()
+
+
+def test_held_out_keeps_the_noise_unless_asked_not_to(tmp_path):
+    noisy = small(**TINY, data_options=("label_noise=0.3",))
+    kept, clean = (held_out(noisy, [150], c) for c in (False, True))
+    np.testing.assert_array_equal(kept.inputs, clean.inputs)
+    share = (kept.targets != clean.targets).mean()
+    assert binomtest(round(150 * share), 150, 0.3).pvalue > 1e-3
+    assert held_out(noisy, [5000]) is None
+    assert len(held_out(noisy, [5000, 60]).inputs) == 60
+    whitened = TrainConfig(data="gaussian", data_options=("whitened=true",), n_examples=100, loss="squared")
+    assert held_out(whitened, [50]) is None
+
+
+def test_the_planted_feature_alone_as_a_probe(tmp_path):
+    options = {"data": "planted", "data_options": ("size=4", "n_classes=3", "alpha=5", "p=0.2"), "dtype": "float64"}
+    run = finished(tmp_path / "run", steps=3, **options, observers=("probes examples=1 feature=true",))
+    data = run.dataset
+    pure = run.history().probe_input.values[1]
+    np.testing.assert_allclose(pure, 5 * data.truth["pattern"], rtol=1e-12)  # sqrt(5 / 0.2)
+    np.testing.assert_array_equal(run.history().probe_input.values[0], data.inputs[1])
 
 
 def test_probes_are_outputs_on_chosen_inputs(tmp_path):
@@ -265,9 +334,14 @@ def test_refusals_of_the_configuration(observers, message):
     ("observers", "message"),
     [
         (("groups by=colour",), "observers: by must be one of target, got 'colour'"),
-        (("probes",), "observers: probes must be given examples or a file, got neither"),
+        (("probes",), "observers: probes must be given examples, a file or feature, got none"),
         (("probes examples=40",), r"observers: examples must be rows in 0\.\.39, got 40"),
         (("probes file=nothing.npy",), "observers: .*nothing.npy"),
+        (("probes feature=true",), "observers: feature must be that of planted data, got digits"),
+        (("group_gradients by=colour",), "observers: by must be one of target, got 'colour'"),
+        (("held_out examples=1758",), "examples must be held-out ones that digits has after the run's 40, got 1758"),
+        (("held_out columns=0,64",), r"columns must be different inputs in 0\.\.63, got \(0, 64\)"),
+        (("held_out columns=3,3",), "columns must be different inputs"),
         (("eigenvalues k=1000",), "observers: k must be at most the number of parameters 610, got 1000"),
         ((f"{__name__}:absent",), "observers must name a function"),
         ((f"{__name__}:steepest power=1 colour=2",), "observers .*steepest failed with TypeError"),
