@@ -118,7 +118,7 @@ class TrainConfig:
             whether they pay depends on network and compiler. Gradients of a minibatch, and those an optimizer asks for
             beyond the first of a step (SAM's second), are always "exact".
         observers: What else is measured and how often, each "NAME option=value ...", e.g. "eigenvalues every=200 k=5";
-            "eigenvalues", "density", "groups", "probes", or a function of yours, ``package.module:factory``.
+            "eigenvalues", "density", "groups", "moves", "probes", or a function of yours, ``package.module:factory``.
         snapshot_every: The state is kept at steps divisible by this, for ``opposing fork``; 0: never.
         threads: CPU threads; 0 means all cores, under torchrun a process's part of them. The number used is fixed when
             the run is created, since the bits of the result depend on it.

@@ -229,6 +229,7 @@ OBSERVERS: dict[str, dict[str, Option]] = {
     "eigenvalues": {"every": _count(200), "k": _count(10), "tol": Option(1e-2, above=0.0, below=1.0)},
     "density": {"every": _count(200), "steps": _count(60), "probes": _count(4)},
     "groups": {"every": _count(1), "by": Option("target")},
+    "moves": {"every": _count(1)},
     "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option("")},
 }
 

@@ -2,8 +2,9 @@
 
 from .base import Column, Observer
 from .groups import GroupLosses
+from .moves import Moves
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 from .watch import Watch
 
-__all__ = ["Column", "Density", "Eigenvalues", "GroupLosses", "Observer", "Probes", "Watch"]
+__all__ = ["Column", "Density", "Eigenvalues", "GroupLosses", "Moves", "Observer", "Probes", "Watch"]

@@ -12,6 +12,7 @@ from nets.recorded_losses import loss_arrays, loss_sizes
 
 from .base import Column, Observer
 from .groups import GroupLosses
+from .moves import Moves
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-KINDS = {"eigenvalues": Eigenvalues, "density": Density, "groups": GroupLosses, "probes": Probes}
+KINDS = {"eigenvalues": Eigenvalues, "density": Density, "groups": GroupLosses, "moves": Moves, "probes": Probes}
 #: beginnings of names that every record has
 TAKEN = ("target", "products", "accuracy", "oscillation", "loss", "grad_", "sharpness", "example_", "truth_")
 
