@@ -13,11 +13,12 @@ from analysis.signals import separation
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["Pair", "agreement", "find_pair", "group_sets", "opposition", "pair_size", "swing"]
+__all__ = ["Pair", "agreement", "find_pair", "group_changes", "group_sets", "opposition", "pair_size", "swing"]
 
 NAN = float("nan")
 DRAWS = 20
 LEVEL = 0.05
+HOP = 10
 NEAREST = 10  # a matched example is one of so many whose loss is nearest to the member's
 
 
@@ -31,22 +32,22 @@ class Pair(NamedTuple):
 
 
 def find_pair(run: Outcome, window: int = 60, after: int = 40, outliers: bool = True) -> Pair | None:
-    """The strongest pair of groups in the ``window`` steps from the onset on; None without onset or pair.
+    """The strongest pair of groups in the first window from the onset on that shows one; None without onset or pair.
 
     Args:
         run: A run of which every example's loss is recorded.
-        window: Steps in which it is sought.
+        window: Steps in which it is sought; windows begin every ten steps, each judged at the family-wise level 0.05.
         after: Steps that follow, for measuring; the record must hold them all.
-        outliers: Whether the groups must be outliers; without it, whoever alternates most. Family-wise level 0.05.
+        outliers: Whether the groups must be outliers; without it, whoever alternates most.
     """
-    if run.onset is None or run.onset + window + after > len(run.loss):
+    if run.onset is None:
         return None
-    begin = run.onset - run.first_step
-    found = detect_in_losses(run.losses[begin : begin + window], run.onset)
-    for pair in found.significant(LEVEL, outliers):
-        first, second = (np.array(group, dtype=np.int64) for group in pair.groups)
-        if first.size and second.size:
-            return Pair(first, second, run.onset + window, run.onset + window + after)
+    for begin in range(run.onset, len(run.loss) - window - after + 1, HOP):
+        losses = run.losses[begin - run.first_step :][:window]
+        for pair in detect_in_losses(losses, begin).significant(LEVEL, outliers):
+            first, second = (np.array(group, dtype=np.int64) for group in pair.groups)
+            if first.size and second.size:
+                return Pair(first, second, begin + window, begin + window + after)
     return None
 
 
@@ -93,7 +94,7 @@ def _measured(run: Outcome, found_in: Outcome | None, groups: str, *how: Any):
     return (losses, group_sets(pair, losses[0], groups)) if np.isfinite(losses).all() else None
 
 
-def _changes(losses: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def group_changes(losses: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Change of the mean loss of each group from step to step, shape (2, steps - 1)."""
     return np.stack([np.diff(losses[:, group].mean(axis=1)) for group in sets])
 
@@ -127,7 +128,7 @@ def opposition(
     measured = _measured(run, found_in, groups, window, after, outliers)
     if measured is None:
         return NAN
-    return float(np.mean([-np.corrcoef(_changes(measured[0], s))[0, 1] for s in measured[1]]))
+    return float(np.mean([-np.corrcoef(group_changes(measured[0], s))[0, 1] for s in measured[1]]))
 
 
 @measure()
@@ -143,7 +144,7 @@ def swing(
     measured = _measured(run, found_in, groups, window, after, outliers)
     if measured is None:
         return NAN
-    return float(np.mean([np.sqrt(np.mean(_changes(measured[0], s) ** 2)) for s in measured[1]]))
+    return float(np.mean([np.sqrt(np.mean(group_changes(measured[0], s) ** 2)) for s in measured[1]]))
 
 
 @measure()

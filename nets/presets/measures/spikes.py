@@ -1,4 +1,4 @@
-"""Measures around the largest oscillation of a run: its amplitude and the sharpness, before and after."""
+"""Measures around the spike of a run: amplitude of the oscillation and sharpness, before and after."""
 
 import numpy as np
 
@@ -13,11 +13,14 @@ LATER = 20  # last step looked at after a moment
 
 
 def spike_step(run: Outcome) -> int | None:
-    """Step of the largest |amplitude| along the top eigenvector after the onset, 20 steps before the end or earlier."""
+    r"""Step after the onset at which the oscillation's energy $\tfrac12 S x^2$ is the largest share of the loss.
+
+    At least 20 steps before the end; None without onset. The energy is that of `analysis.oscillation.first_spike`.
+    """
     if run.onset is None:
         return None
-    size = np.abs(run.series("oscillation")[run.onset : -LATER])
-    return run.onset + int(np.nanargmax(size)) if np.isfinite(size).any() else None
+    share = (0.5 * run.sharpness * run.series("oscillation") ** 2 / run.loss)[run.onset : -LATER]
+    return run.onset + int(np.nanargmax(share)) if np.isfinite(share).any() else None
 
 
 def _around(values: np.ndarray, step: int) -> tuple[float, float]:
@@ -27,11 +30,11 @@ def _around(values: np.ndarray, step: int) -> tuple[float, float]:
 
 @measure()
 def amplitude_rise(run: Outcome, at: str = "spike") -> float:
-    """Amplitude of the oscillation over that of the twenty steps before the onset; NaN without onset.
+    """Amplitude of the oscillation over that of 40 to 20 steps before the onset; NaN without onset.
 
     Args:
         run: A run with the sharpness of enough steps, since the amplitude is known at those alone.
-        at: "spike": over the ten steps up to its largest value; "after": over the 10th to 20th step after.
+        at: "spike": over the ten steps up to `spike_step`; "after": over the 10th to 20th step after.
     """
     step = spike_step(run)
     if at not in ("spike", "after"):
@@ -39,23 +42,25 @@ def amplitude_rise(run: Outcome, at: str = "spike") -> float:
     if step is None or run.onset is None:
         return NAN
     size = np.abs(run.series("oscillation"))
-    before = float(np.nanmean(size[max(0, run.onset - 20) : run.onset]))
-    return _around(size, step)[at == "after"] / before
+    before = size[max(0, run.onset - 2 * LATER) : max(0, run.onset - LATER)]
+    if not np.isfinite(before).any():
+        return NAN
+    return _around(size, step)[at == "after"] / float(np.nanmean(before))
 
 
 @measure()
 def sharpness_turn(run: Outcome, at: str = "spike") -> float:
-    """Sharpness 10 to 20 steps after the largest amplitude over that of the ten steps up to it; NaN without onset.
+    """Sharpness 10 to 20 steps after the spike over that of the ten steps up to it; NaN without onset.
 
     Args:
         run: As of `amplitude_rise`.
-        at: "spike", or "elsewhere": the mean of the same over all other steps from the onset on.
+        at: "spike", or "before": the mean of the same over the steps from the onset to 20 before it; NaN without any.
     """
     step = spike_step(run)
-    if at not in ("spike", "elsewhere"):
-        raise ValueError(f'at must be "spike" or "elsewhere", got {at!r}; choose one of them')
+    if at not in ("spike", "before"):
+        raise ValueError(f'at must be "spike" or "before", got {at!r}; choose one of them')
     if step is None or run.onset is None:
         return NAN
-    steps = [step] if at == "spike" else range(run.onset, len(run.loss) - LATER)
-    pairs = [_around(run.sharpness, n) for n in steps if at == "spike" or n != step]
+    steps = [step] if at == "spike" else range(run.onset, step - LATER)
+    pairs = [_around(run.sharpness, n) for n in steps]
     return float(np.mean([after / before for before, after in pairs])) if pairs else NAN

@@ -8,11 +8,12 @@ import numpy as np
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-from .groups import find_pair, group_sets
+from .groups import DRAWS, find_pair, group_changes, group_sets
 
-__all__ = ["other_continuation", "shared_context"]
+__all__ = ["continuation_opposition", "other_continuation", "shared_context"]
 
 NAN = float("nan")
+LEAST = 5
 
 
 def _tokens(run: Outcome) -> tuple[np.ndarray, np.ndarray]:
@@ -63,3 +64,35 @@ def other_continuation(
     rows = _meetings(run, groups, window, after, outliers)
     context, both = np.sum(rows, axis=0) if rows else (0.0, 0.0)
     return float(1 - both / context) if context else NAN
+
+
+@measure()
+def continuation_opposition(run: Outcome, context: str = ":", split: str = "continuation") -> float:
+    r"""Minus the correlation of the loss changes of the two most frequent continuations of one token, after the onset.
+
+    $-\mathrm{corr}(\Delta\bar\ell_1, \Delta\bar\ell_2)$ from step to step: 1 where one rises as the other falls. NaN
+    without onset, or where fewer than two continuations occur five times.
+
+    Args:
+        run: A run on text.
+        context: The token before, as text.
+        split: "continuation", or "random": the same tokens in two groups of the same sizes, whatever follows (mean
+            over 20 draws).
+    Raises:
+        ValueError: If the text lacks the token, or the split is unknown.
+    """
+    names, (before, target) = run.trained.dataset.class_names, _tokens(run)
+    if context not in names or split not in ("continuation", "random"):
+        wrong = f"{context!r} and {split!r}"
+        raise ValueError(f'context must be a token of the text and split "continuation" or "random", got {wrong}')
+    here = np.flatnonzero(before == names.index(context))
+    common = [value for value, count in Counter(target[here].tolist()).most_common(2) if count >= LEAST]
+    if run.onset is None or len(common) < 2:
+        return NAN
+    groups = [here[target[here] == value] for value in common]
+    sets = [(groups[0], groups[1])]
+    if split == "random":
+        rng, both = np.random.default_rng(0), np.concatenate(groups)
+        sets = [tuple(np.split(rng.permutation(both), [len(groups[0])])) for _ in range(DRAWS)]
+    losses = run.losses[run.onset - run.first_step :]
+    return float(np.mean([-np.corrcoef(group_changes(losses, pair))[0, 1] for pair in sets]))

@@ -5,7 +5,7 @@ import pytest
 from made_outcomes import made, taking_turns
 
 from nets.data.dataset import Dataset
-from nets.presets.measures.tokens import other_continuation, shared_context
+from nets.presets.measures.tokens import continuation_opposition, other_continuation, shared_context
 
 A, B = np.arange(6), np.arange(6, 14)
 
@@ -51,3 +51,24 @@ def test_without_a_pair_there_is_no_value():
     quiet = made(taking_turns(A, B, 200, 140, size=0.0), dataset=tokens(np.zeros(200, int), np.zeros(200, int)))
     assert np.isnan(shared_context(quiet))
     assert np.isnan(other_continuation(quiet))
+
+
+def after_a_colon(size):
+    """Twelve tokens after "h", six followed by "b" and six by "c", whose losses alternate against each other."""
+    before, target = np.zeros(200, dtype=int), np.zeros(200, dtype=int)
+    before[:12], target[:6], target[6:12] = 7, 1, 2
+    losses = taking_turns(np.arange(6), np.arange(6, 12), 200, 140, size=size)
+    losses[:, :12] += 0.3 * np.cos(np.arange(140))[:, None]  # and rise and fall together
+    return made(losses, dataset=tokens(before, target))
+
+
+def test_two_continuations_of_one_token():
+    run = after_a_colon(1.0)
+    assert continuation_opposition(run, context="h") > 0.9
+    assert continuation_opposition(run, context="h", split="random") < 0.5
+    assert np.isnan(continuation_opposition(run, context="a"))  # one continuation alone
+    assert continuation_opposition(after_a_colon(0.0), context="h") < -0.9
+    with pytest.raises(ValueError, match="context must be a token of the text"):
+        continuation_opposition(run, context="z")
+    with pytest.raises(ValueError, match='split "continuation" or "random"'):
+        continuation_opposition(run, context="h", split="half")
