@@ -25,7 +25,9 @@ def spike_step(run: Outcome) -> int | None:
 
 def _around(values: np.ndarray, step: int) -> tuple[float, float]:
     """Mean over the ten steps up to ``step``, and over the 10th to 20th after it; what was not measured is left out."""
-    return float(np.nanmean(values[step - NEAR + 1 : step + 1])), float(np.nanmean(values[step + NEAR : step + LATER]))
+    parts = values[max(0, step - NEAR + 1) : step + 1], values[step + NEAR : step + LATER]
+    upto, later = (float(np.nanmean(part)) if np.isfinite(part).any() else NAN for part in parts)
+    return upto, later
 
 
 @measure()

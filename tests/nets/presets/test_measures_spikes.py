@@ -48,6 +48,15 @@ def test_noise_without_a_spike_turns_nothing():
     assert sharpness_turn(run, at="before") == pytest.approx(1, abs=0.05)
 
 
+def test_an_onset_in_the_first_steps_leaves_nothing_to_compare_with():
+    n = np.arange(STEPS)
+    run = made(steps=STEPS, onset=3, series={"oscillation": np.exp(-n / 5.0)})
+    assert spike_step(run) == 3
+    assert np.isnan(amplitude_rise(run))
+    assert sharpness_turn(run) == pytest.approx(5.5 / np.mean([4, 4, 4, 5.5]))
+    assert np.isnan(sharpness_turn(run, at="before"))
+
+
 def test_without_an_onset_there_is_no_spike():
     run = made(steps=STEPS, onset=10_000, series={"oscillation": np.ones(STEPS)})
     assert spike_step(run) is None
