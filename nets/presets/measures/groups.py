@@ -99,14 +99,14 @@ def group_changes(losses: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> np
     return np.stack([np.diff(losses[:, group].mean(axis=1)) for group in sets])
 
 
-@measure()
+@measure(needs=("losses",))
 def pair_size(run: Outcome, window: int = 60, after: int = 40, outliers: bool = True) -> float:
     """Number of examples in the strongest pair of groups found from the onset on; 0 without one."""
     pair = find_pair(run, window, after, outliers)
     return 0.0 if pair is None else float(len(pair.first) + len(pair.second))
 
 
-@measure()
+@measure(needs=("losses",))
 def opposition(
     run: Outcome,
     found_in: Outcome | None = None,
@@ -131,7 +131,7 @@ def opposition(
     return float(np.mean([-np.corrcoef(group_changes(measured[0], s))[0, 1] for s in measured[1]]))
 
 
-@measure()
+@measure(needs=("losses",))
 def swing(
     run: Outcome,
     found_in: Outcome | None = None,
@@ -147,7 +147,7 @@ def swing(
     return float(np.mean([np.sqrt(np.mean(group_changes(measured[0], s) ** 2)) for s in measured[1]]))
 
 
-@measure()
+@measure(needs=("losses",))
 def agreement(
     run: Outcome,
     found_in: Outcome | None = None,

@@ -17,7 +17,7 @@ NAN = float("nan")
 LEAST_WINDOWS = 5
 
 
-@measure()
+@measure(needs=("losses",))
 def complexity_trend(run: Outcome, groups: str = "pair", window: int = 40, hop: int = 20, level: float = 0.05) -> float:
     r"""Rank correlation with time of the spatial frequency that tells the groups of the leading pair apart.
 

@@ -24,33 +24,31 @@ def best(runs: Sequence[Outcome], last: int) -> Outcome:
 def _moves(runs: Sequence[Outcome], last: int) -> tuple[np.ndarray, np.ndarray]:
     """Moves along v and lengths of the moves, where both were observed, each shape (m,)."""
     run = best(runs, last)
-    if "move_v" not in run.history:
-        raise ValueError(f'this measure needs observers = ["moves"], {run.name} has none; add it')
     along, length = run.series("move_v"), run.series("move_norm")
     seen = np.isfinite(along) & np.isfinite(length)
     return along[seen], length[seen]
 
 
-@measure(several=True)
+@measure(several=True, needs=("moves",))
 def path_along(runs: Sequence[Outcome], last: int = 20) -> float:
     r"""Mean $|\Delta\theta_n \cdot v_n|$ per step along the top eigenvector, of the best run of a grid."""
     return float(np.abs(_moves(runs, last)[0]).mean())
 
 
-@measure(several=True)
+@measure(several=True, needs=("moves",))
 def path_share(runs: Sequence[Outcome], last: int = 20) -> float:
     r"""Part of the path along the top eigenvector, $\sum|\Delta\theta_n\cdot v_n| / \sum\|\Delta\theta_n\|$."""
     along, length = _moves(runs, last)
     return float(np.abs(along).sum() / length.sum())
 
 
-@measure(several=True)
+@measure(several=True, needs=("moves",))
 def path_variance(runs: Sequence[Outcome], last: int = 20) -> float:
     r"""Variance over the steps of the move $\Delta\theta_n\cdot v_n$ along the top eigenvector, of the best run."""
     return float(_moves(runs, last)[0].var())
 
 
-@measure(several=True)
+@measure(several=True, needs=("trained",))
 def best_place(*entries: Sequence[Outcome], last: int = 20) -> float:
     """Values of each grid beyond its best step size on the nearer side; the least over the entries: 0 is its end."""
     places = []
@@ -61,7 +59,7 @@ def best_place(*entries: Sequence[Outcome], last: int = 20) -> float:
     return float(min(places, default=NAN))
 
 
-@measure(several=True)
+@measure(several=True, needs=("trained",))
 def least_signed_share(
     runs: Sequence[Outcome], reference: Sequence[Outcome], within: float = 1.05, last: int = 20
 ) -> float:

@@ -30,7 +30,7 @@ def _around(values: np.ndarray, step: int) -> tuple[float, float]:
     return upto, later
 
 
-@measure()
+@measure(needs=("sharpness", "critical"))
 def amplitude_rise(run: Outcome, at: str = "spike") -> float:
     """Amplitude of the oscillation over that of 40 to 20 steps before the onset; NaN without onset.
 
@@ -50,7 +50,7 @@ def amplitude_rise(run: Outcome, at: str = "spike") -> float:
     return _around(size, step)[at == "after"] / float(np.nanmean(before))
 
 
-@measure()
+@measure(needs=("sharpness", "critical"))
 def sharpness_turn(run: Outcome, at: str = "spike") -> float:
     """Sharpness 10 to 20 steps after the spike over that of the ten steps up to it; NaN without onset.
 

@@ -41,7 +41,7 @@ def _meetings(run: Outcome, groups: str, *how: Any) -> list[tuple[float, float]]
     return rows
 
 
-@measure()
+@measure(needs=("losses",))
 def shared_context(
     run: Outcome, groups: str = "pair", window: int = 60, after: int = 40, outliers: bool = True
 ) -> float:
@@ -56,7 +56,7 @@ def shared_context(
     return float(np.mean([context for context, _ in rows])) if rows else NAN
 
 
-@measure()
+@measure(needs=("losses",))
 def other_continuation(
     run: Outcome, groups: str = "pair", window: int = 60, after: int = 40, outliers: bool = True
 ) -> float:
@@ -66,7 +66,7 @@ def other_continuation(
     return float(1 - both / context) if context else NAN
 
 
-@measure()
+@measure(needs=("losses",))
 def continuation_opposition(run: Outcome, context: str = ":", split: str = "continuation") -> float:
     r"""Minus the correlation of the loss changes of the two most frequent continuations of one token, after the onset.
 

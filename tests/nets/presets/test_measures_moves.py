@@ -47,7 +47,7 @@ def test_least_share_among_the_runs_that_are_good_enough():
 
 
 def test_runs_without_the_observer_say_so():
-    with pytest.raises(ValueError, match='needs observers = \\["moves"\\]'):
+    with pytest.raises(ValueError, match="needs move_v in the record"):
         path_share([made(steps=4)])
     with pytest.raises(ValueError, match="best of no runs"):
         path_share([])
