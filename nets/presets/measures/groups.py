@@ -15,6 +15,8 @@ from nets.presets.outcomes import Outcome
 
 __all__ = ["Pair", "agreement", "find_pair", "group_changes", "group_sets", "opposition", "pair_size", "swing"]
 
+Other = Outcome | None  # the run a pair is found in; None: the one measured
+
 NAN = float("nan")
 DRAWS = 20
 LEVEL = 0.05
@@ -85,9 +87,11 @@ def group_sets(pair: Pair, losses: np.ndarray, groups: str, seed: int = 0) -> li
     return sets
 
 
-def _measured(run: Outcome, found_in: Outcome | None, groups: str, *how: Any):
+def _measured(
+    run: Outcome, of: Other, groups: str, *how: Any
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]] | None:
     """Losses of the run in the steps after the window, shape (steps, n), and sets of groups; None without a pair."""
-    pair = find_pair(found_in or run, *how)
+    pair = find_pair(of or run, *how)
     if pair is None or len(run.loss) < pair.stop or pair.start < run.first_step:
         return None
     losses = run.losses[pair.start - run.first_step : pair.stop - run.first_step]
@@ -108,12 +112,7 @@ def pair_size(run: Outcome, window: int = 60, after: int = 40, outliers: bool = 
 
 @measure(needs=("losses",))
 def opposition(
-    run: Outcome,
-    found_in: Outcome | None = None,
-    groups: str = "pair",
-    window: int = 60,
-    after: int = 40,
-    outliers: bool = True,
+    run: Outcome, of: Other = None, groups: str = "pair", window: int = 60, after: int = 40, outliers: bool = True
 ) -> float:
     r"""Minus the correlation of the two groups' loss changes from step to step: 1 where one rises as the other falls.
 
@@ -121,11 +120,11 @@ def opposition(
 
     Args:
         run: Whose losses.
-        found_in: Run in which the pair is found; None: the same.
+        of: Run in which the pair is found; None: the same.
         groups: "pair", or as many "random" or "matched" other examples (mean over 20 draws).
         window, after, outliers: See `find_pair`.
     """
-    measured = _measured(run, found_in, groups, window, after, outliers)
+    measured = _measured(run, of, groups, window, after, outliers)
     if measured is None:
         return NAN
     return float(np.mean([-np.corrcoef(group_changes(measured[0], s))[0, 1] for s in measured[1]]))
@@ -133,15 +132,10 @@ def opposition(
 
 @measure(needs=("losses",))
 def swing(
-    run: Outcome,
-    found_in: Outcome | None = None,
-    groups: str = "pair",
-    window: int = 60,
-    after: int = 40,
-    outliers: bool = True,
+    run: Outcome, of: Other = None, groups: str = "pair", window: int = 60, after: int = 40, outliers: bool = True
 ) -> float:
     r"""Root mean square change of a group's mean loss from step to step, both groups; arguments as of `opposition`."""
-    measured = _measured(run, found_in, groups, window, after, outliers)
+    measured = _measured(run, of, groups, window, after, outliers)
     if measured is None:
         return NAN
     return float(np.mean([np.sqrt(np.mean(group_changes(measured[0], s) ** 2)) for s in measured[1]]))
@@ -149,18 +143,13 @@ def swing(
 
 @measure(needs=("losses",))
 def agreement(
-    run: Outcome,
-    found_in: Outcome | None = None,
-    groups: str = "pair",
-    window: int = 60,
-    after: int = 40,
-    outliers: bool = True,
+    run: Outcome, of: Other = None, groups: str = "pair", window: int = 60, after: int = 40, outliers: bool = True
 ) -> float:
     """Chance that the loss of a member changes more from step to step than that of a matched other example.
 
     0.5: the members of the pair are no different in this run (area under the ROC curve; mean over 20 draws).
     """
-    measured, others = (_measured(run, found_in, g, window, after, outliers) for g in (groups, "matched"))
+    measured, others = (_measured(run, of, g, window, after, outliers) for g in (groups, "matched"))
     if measured is None or others is None:
         return NAN
     size = np.sqrt(np.mean(np.diff(measured[0], axis=0) ** 2, axis=0))

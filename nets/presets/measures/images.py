@@ -17,6 +17,11 @@ NAN = float("nan")
 LEAST_WINDOWS = 5
 
 
+def _complexity(images: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> float:
+    first, second = (group.tolist() for group in sets)
+    return describe_images(images, first, second).complexity
+
+
 @measure(needs=("losses",))
 def complexity_trend(run: Outcome, groups: str = "pair", window: int = 40, hop: int = 20, level: float = 0.05) -> float:
     r"""Rank correlation with time of the spatial frequency that tells the groups of the leading pair apart.
@@ -34,20 +39,23 @@ def complexity_trend(run: Outcome, groups: str = "pair", window: int = 40, hop: 
     data = run.trained.dataset
     if data.image_shape is None:
         raise ValueError(f"this measure is of images, {run.name} has none; choose another measure")
+    if groups not in ("pair", "random"):
+        raise ValueError(f'groups must be "pair" or "random", got {groups!r}; choose one of them')
     images = data.inputs.reshape(len(data.inputs), *data.image_shape)
     times, ratios = [], []
-    first = -(-run.first_step // STRIDE) * STRIDE
-    for start in range(first, len(run.loss) - window + 1, hop):
+    begin = -(-run.first_step // STRIDE) * STRIDE
+    for start in range(begin, len(run.loss) - window + 1, hop):
         losses = run.losses[start - run.first_step :][:window]
         if not np.isfinite(losses).all():
             break
         strong = [p for p in detect_in_losses(losses, start).significant(level) if all(p.groups)]
         if not strong:
             continue
-        pair = Pair(*(np.array(g, dtype=np.int64) for g in strong[0].groups), start + window, start + window)
+        first, second = (np.array(g, dtype=np.int64) for g in strong[0].groups)
+        pair = Pair(first, second, start + window, start + window)
         drawn = group_sets(pair, losses[-1], "random", seed=start)
         mine = drawn.pop() if groups == "random" else (pair.first, pair.second)
-        usual = np.mean([describe_images(images, *sets).complexity for sets in drawn])
+        usual = np.mean([_complexity(images, sets) for sets in drawn])
         times.append(start)
-        ratios.append(describe_images(images, *mine).complexity / usual)
-    return float(spearmanr(times, ratios).statistic) if len(times) >= LEAST_WINDOWS else NAN
+        ratios.append(_complexity(images, mine) / usual)
+    return float(np.asarray(spearmanr(times, ratios))[0]) if len(times) >= LEAST_WINDOWS else NAN

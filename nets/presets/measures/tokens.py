@@ -93,6 +93,7 @@ def continuation_opposition(run: Outcome, context: str = ":", split: str = "cont
     sets = [(groups[0], groups[1])]
     if split == "random":
         rng, both = np.random.default_rng(0), np.concatenate(groups)
-        sets = [tuple(np.split(rng.permutation(both), [len(groups[0])])) for _ in range(DRAWS)]
+        drawn = [rng.permutation(both) for _ in range(DRAWS)]
+        sets = [(order[: len(groups[0])], order[len(groups[0]) :]) for order in drawn]
     losses = run.losses[run.onset - run.first_step :]
     return float(np.mean([-np.corrcoef(group_changes(losses, pair))[0, 1] for pair in sets]))

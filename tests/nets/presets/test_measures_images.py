@@ -34,6 +34,11 @@ def test_the_trend_is_that_of_the_stripes(order, trend):
     assert abs(complexity_trend(run, groups="random")) < 0.7
 
 
+def test_other_groups_are_refused():
+    with pytest.raises(ValueError, match='groups must be "pair" or "random"'):
+        complexity_trend(made(taking_turns(*PAIRS[0], N, 80), dataset=stripes()), groups="matched")
+
+
 def test_too_few_windows_with_a_pair_give_no_trend():
     quiet = made(taking_turns(*PAIRS[0], N, 320, size=0.0), dataset=stripes())
     assert np.isnan(complexity_trend(quiet))
