@@ -243,6 +243,7 @@ OBSERVERS: dict[str, dict[str, Option]] = {
     "feature": {"every": _count(10), "carriers": _count(20)},
     "groups": {"every": _count(1), "by": Option("target")},
     "probes": {"every": _count(1), "examples": Option((), least=0), "file": Option(""), "feature": Option(False)},
+    "moves": {"every": _count(1)},
     "group_gradients": {"every": _count(10), "by": Option("target")},
     "held_out": {
         "every": _count(10),

@@ -6,6 +6,7 @@ from .feature import FeatureShare
 from .group_gradients import GroupGradients
 from .groups import GroupLosses
 from .held_out import HeldOut
+from .moves import Moves
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 from .watch import Watch
@@ -19,6 +20,7 @@ __all__ = [
     "GroupGradients",
     "GroupLosses",
     "HeldOut",
+    "Moves",
     "Observer",
     "Probes",
     "Watch",

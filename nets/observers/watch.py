@@ -16,6 +16,7 @@ from .feature import FeatureShare
 from .group_gradients import GroupGradients
 from .groups import GroupLosses
 from .held_out import HeldOut
+from .moves import Moves
 from .probes import Probes
 from .spectrum import Density, Eigenvalues
 
@@ -32,6 +33,7 @@ KINDS = {
     "groups": GroupLosses,
     "group_gradients": GroupGradients,
     "held_out": HeldOut,
+    "moves": Moves,
     "probes": Probes,
 }
 #: beginnings of names that every record has
