@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from toymodels.validation import count, finite
+from toymodels.validation import finite
 
 __all__ = ["AlarmRates", "Rate", "Skill", "alarm_rates", "auroc", "coverage", "quantile_crps", "skill"]
 
@@ -150,7 +150,7 @@ def alarm_rates(alarm: ArrayLike, event: ArrayLike, level: float = 0.95) -> Alar
     )
 
 
-def skill(score: ArrayLike, baseline: ArrayLike, level: float = 0.95, *, seed: int = 0, log: bool = False) -> Skill:
+def skill(score: ArrayLike, baseline: ArrayLike, level: float = 0.95, *, seed: int = 0) -> Skill:
     r"""Skill of a forecast against a baseline on the same runs, for scores of which lower is better.
 
     $1 - \bar s/\bar b$ with means over runs, and the percentile interval of a paired bootstrap over runs.
@@ -160,23 +160,17 @@ def skill(score: ArrayLike, baseline: ArrayLike, level: float = 0.95, *, seed: i
             several forecasts of a run first.
         level: Confidence of the interval.
         seed: Of the resampling.
-        log: Geometric means, for scores that differ by orders of magnitude.
     Raises:
         ValueError: If shapes differ, a score is negative, or the baseline is perfect on all runs.
     """
     s, b = finite("score", score), finite("baseline", baseline)
     if s.shape != b.shape or s.ndim != 1 or s.size < 2:
         raise ValueError(f"skill needs two vectors of one length >= 2, got {s.shape} and {b.shape}; score more runs")
-    if (s < 0).any() or (b < 0).any() or not b.any() or (log and not (s.all() and b.all())):
-        raise ValueError("skill needs scores >= 0 and a baseline that is not perfect (log: all > 0); check the scores")
-
-    def gain(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-        if log:
-            return 1 - np.exp(np.log(x).mean(axis) - np.log(y).mean(axis))
-        with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold only runs with a perfect baseline
-            return 1 - x.mean(axis) / y.mean(axis)
-
-    index = np.random.default_rng(seed).integers(s.size, size=(count("RESAMPLES", RESAMPLES), s.size))
-    draws = gain(s[index], b[index])
-    low, high = np.quantile(draws[~np.isnan(draws)], [(1 - _inside(level)) / 2, (1 + level) / 2], method="nearest")
-    return Skill(float(gain(s, b)), float(low), float(high), s.size)
+    if (s < 0).any() or (b < 0).any() or not b.any():
+        raise ValueError("skill needs scores >= 0 and a baseline that is not perfect; check the scores")
+    index = np.random.default_rng(seed).integers(s.size, size=(RESAMPLES, s.size))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold only runs with a perfect baseline
+        draws = 1 - s[index].mean(1) / b[index].mean(1)
+    ends = [(1 - _inside(level)) / 2, (1 + level) / 2]
+    low, high = np.quantile(draws[~np.isnan(draws)], ends, method="nearest")
+    return Skill(float(1 - s.mean() / b.mean()), float(low), float(high), s.size)

@@ -1,7 +1,8 @@
 r"""Stabilised explicit steps of gradient flow, for cheap rehearsals: Runge-Kutta-Chebyshev of order 2 (RKC2).
 
-s gradients cover a step of length $\beta/\lambda_{max}$ with $\beta \approx \tfrac23(s^2 - 1)$, where s steps of gradient
-descent cover 2s. No error control and no product with the Hessian, unlike ``GradientFlow``: for an error of some percent.
+s gradients cover a step of length $\beta/\lambda_{max}$ with $\beta \approx \tfrac23(s^2 - 1)$, where s steps of
+gradient descent cover 2s. No error control and no product with the Hessian, unlike ``GradientFlow``: for an error of
+some percent.
 
 References: Sommeijer, Shampine & Verwer (1998), J. Comput. Appl. Math. 88, 315.
 """
@@ -31,9 +32,9 @@ def _polynomials(stages: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray
 
 
 def stable_length(stages: int) -> float:
-    r"""β: a step h is stable while $h\lambda \le \beta$ for every eigenvalue λ ≥ 0 of the Hessian (derived).
+    r"""β: a step h is stable while $h\lambda \le \beta$ for every eigenvalue λ ≥ 0 (derived; sharp for even s).
 
-    $\beta = (w_0 + 1)\,T_s''(w_0)/T_s'(w_0)$, where the damped Chebyshev polynomial reaches −1.
+    $\beta = (w_0 + 1)\,T_s''(w_0)/T_s'(w_0)$, where the argument of the damped Chebyshev polynomial reaches −1.
     """
     w, _, d, e = _polynomials(count("stages", stages, 2))
     return float((w + 1) * e[-1] / d[-1])

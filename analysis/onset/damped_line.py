@@ -18,8 +18,9 @@ BLOCKS = 8  # of the late rise; means of blocks, since one-step differences are 
 class DampedLine(OnsetMethod):
     r"""Increments of the sharpness shrink by a constant factor φ ≤ 1 per block (naive baseline, fitted to the past).
 
-    With block increments $D_k$, $\varphi = \sum D_k D_{k+1} / \sum D_k^2$ cut to [0, 1], and k blocks ahead of the last
-    value the sharpness has grown by $D\,\varphi(1 - \varphi^k)/(1 - \varphi)$, D the last increment.
+    With the increments $D_k$ of block means, $\varphi = \sum D_k D_{k+1} / \sum D_k^2$ cut to [0, 1]. The last value
+    lies half a block after the last mean; k blocks after it the sharpness has grown by
+    $D\,\varphi^{3/2}(1 - \varphi^k)/(1 - \varphi)$, D the last increment.
     """
 
     name = "damped line"
@@ -30,8 +31,10 @@ class DampedLine(OnsetMethod):
         steps, values = point.rise(WINDOW)
         if len(steps) < 2 * BLOCKS:
             return Lead(None)
-        block = (steps[-1] - steps[0] + 1) / BLOCKS
-        means = np.array([part.mean() for part in np.array_split(values, BLOCKS)])
+        size = len(steps) // BLOCKS
+        steps, values = steps[-size * BLOCKS :], values[-size * BLOCKS :]
+        block = float(np.ptp(steps)) / (size * BLOCKS - 1) * size
+        means = values.reshape(BLOCKS, size).mean(1)
         grown = np.diff(means)
         power = float(grown[:-1] @ grown[:-1])
         if power == 0 or grown[-1] <= 0:
@@ -40,5 +43,5 @@ class DampedLine(OnsetMethod):
         missing = (point.critical - float(values[-1])) / float(grown[-1])
         if factor == 1.0:
             return Lead(missing * block)
-        left = 1 - missing * (1 - factor) / factor if factor > 0 else 0.0
+        left = 1 - missing * (1 - factor) / factor**1.5 if factor > 0 else 0.0
         return Lead(math.log(left) / math.log(factor) * block if left > 0 else None)

@@ -1,5 +1,6 @@
 """A forecast of a step, with its intervals: one object for every method."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class StepForecast:
 
     def __post_init__(self):
         q = self.quantiles
-        if len(q) != len(LEVELS) or not all(a <= b for a, b in zip(q, q[1:], strict=False)):
+        if len(q) != len(LEVELS) or not all(a <= b for a, b in itertools.pairwise(q)):
             raise ValueError(f"quantiles must be {len(LEVELS)} steps that do not decrease, got {q}; sort them")
         if not q[0] > self.made_at:
             raise ValueError(f"quantiles must lie after step {self.made_at}, got {q[0]}; forecast the future")

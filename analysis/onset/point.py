@@ -18,7 +18,8 @@ class OnsetPoint:
     Args:
         sharpness: Record of the steps 0..n, shape (n + 1,); NaN where it was not measured, but not at n.
         critical: Sharpness to be reached, 2/η for gradient descent.
-        lr: Gradient-flow time of a step: η for gradient descent. This and the rest: for methods that go on from weights.
+        lr: Gradient-flow time of a step: η for gradient descent. This and the rest: for methods that go on from the
+            weights.
         operator: The loss, e.g. ``LossCurvature``.
         weights: Flat weights θ_m by step m ≤ n, as far as they were kept.
         vector: Top Hessian eigenvector at n, where the search for later ones begins; None: a random one.

@@ -22,6 +22,7 @@ PRODUCT = 2.0  # gradients that a Hessian product counts as
 MARGIN = 1.1  # the sharpness may pass the critical one by so much within a step
 TOLERANCE = 0.1  # relative residual of the eigenpair; the error of its value is of second order in it
 PRODUCTS = 16  # most per measurement
+BEYOND = 1.2  # of the steps that a straight line needs to the crossing: it is to be passed, not to be missed by little
 BACK = 3  # recorded values that the curve through the rehearsed ones begins with
 LEVELS = 4  # of one hindcast; the later half of them counts
 
@@ -30,19 +31,20 @@ LEVELS = 4  # of one hindcast; the later half of them counts
 class Rehearsal(OnsetMethod):
     r"""Below the edge gradient descent follows gradient flow, $t = \eta n$, to first order in η (approximated).
 
-    The flow is stepped by ``analysis.flows.chebyshev`` with β/(1.1 · critical sharpness) per step, the sharpness measured
-    after each, and the crossing interpolated. One hindcast rehearses from kept weights of an earlier step to the present
-    sharpness; without such weights the spread is the default of ``OnsetMethod``.
+    The flow is stepped by ``analysis.flows.chebyshev`` with at most β/(1.1 · critical sharpness) per step, the
+    sharpness measured after each, and the crossing interpolated. One hindcast rehearses from kept weights of an earlier
+    step to the present sharpness; without such weights the spread is the default of ``OnsetMethod``. It takes about as
+    many gradients as the run itself needs to its onset (``benchmarks/onset.py``).
 
     Args:
-        stages: s, gradients per step; more are cheaper per time and coarser.
+        stages: s, most gradients per step; more are cheaper per time and coarser.
         budget: Most gradients of one rehearsal; then the onset counts as not reached.
     """
 
     name = "rehearsal"
     assumptions = ("gradient descent follows gradient flow until the onset", "not reached: within the budget")
 
-    def __init__(self, stages: int = 8, budget: float = 1000.0) -> None:
+    def __init__(self, stages: int = 8, budget: float = 400.0) -> None:
         self.stages, self.budget = count("stages", stages, 2), budget
 
     def lead(self, point: OnsetPoint) -> Lead:
@@ -79,9 +81,9 @@ class Rehearsal(OnsetMethod):
                 f"{sorted(point.weights)[-3:]}; pass them with the point"
             )
         operator, theta, vector = Counted(point.operator), point.weights[point.step], point.vector
-        length = stable_length(self.stages) / (MARGIN * point.critical)
         steps, recorded = point.rise()
-        back = [int(np.argmin(np.abs(steps - point.step + k * length / point.lr))) for k in range(BACK, 0, -1)]
+        longest = stable_length(self.stages) / (MARGIN * point.critical * point.lr)
+        back = [int(np.argmin(np.abs(steps - point.step + k * longest / 2))) for k in range(BACK, 0, -1)]
         before = sorted({b for b in back if steps[b] < point.step})
         times = [float(steps[b] - point.step) for b in before] + [0.0]
         values = [float(recorded[b]) for b in before] + [float(recorded[-1])]
@@ -94,7 +96,8 @@ class Rehearsal(OnsetMethod):
             return operator.linearise(where)[1]
 
         while values[-1] < point.critical and cost() < self.budget:
-            theta = chebyshev_step(slope, theta, gradient, length, self.stages)
+            length, stages = self._next(times, values, point.critical, point.lr)
+            theta = chebyshev_step(slope, theta, gradient, length, stages)
             _, gradient, product = operator.linearise(theta)
             start = torch.zeros_like(theta) if vector is None else vector
             found = top_eigenpair(product, start, tol=TOLERANCE, max_products=PRODUCTS)
@@ -104,6 +107,16 @@ class Rehearsal(OnsetMethod):
             times.append(times[-1] + length / point.lr)
             values.append(found.value)
         return np.array(times), np.array(values), cost()
+
+    def _next(self, times: list[float], values: list[float], critical: float, lr: float) -> tuple[float, int]:
+        """Length and stages of the next step: the longest, or a little more than to where a line crosses."""
+        unit = 1 / (MARGIN * critical)
+        rise = values[-1] - values[-2] if len(values) > 1 else 0.0
+        length = stable_length(self.stages) * unit
+        if rise > 0:
+            length = min(length, BEYOND * (critical - values[-1]) / rise * (times[-1] - times[-2]) * lr)
+        fewest = next(s for s in range(2, self.stages + 1) if stable_length(s) * unit >= length or s == self.stages)
+        return length, fewest
 
 
 def _crossing(times: np.ndarray, values: np.ndarray, level: float) -> float | None:
