@@ -7,7 +7,7 @@ import numpy as np
 
 from .method import Lead, OnsetMethod
 from .point import OnsetPoint
-from .polynomial import WINDOW
+from .polynomial import WINDOW, polynomial_lead
 
 __all__ = ["DampedLine"]
 
@@ -20,7 +20,8 @@ class DampedLine(OnsetMethod):
 
     With the increments $D_k$ of block means, $\varphi = \sum D_k D_{k+1} / \sum D_k^2$ cut to [0, 1]. The last value
     lies half a block after the last mean; k blocks after it the sharpness has grown by
-    $D\,\varphi^{3/2}(1 - \varphi^k)/(1 - \varphi)$, D the last increment.
+    $D\,\varphi^{3/2}(1 - \varphi^k)/(1 - \varphi)$, D the last increment. With fewer than 8 values:
+    the line of ``Line``.
     """
 
     name = "damped line"
@@ -29,8 +30,8 @@ class DampedLine(OnsetMethod):
     def lead(self, point: OnsetPoint) -> Lead:
         """Where the damped line crosses; not reached where it levels off before."""
         steps, values = point.rise(WINDOW)
-        if len(steps) < 2 * BLOCKS:
-            return Lead(None)
+        if len(steps) < BLOCKS:
+            return Lead(polynomial_lead(point, 1))
         size = len(steps) // BLOCKS
         steps, values = steps[-size * BLOCKS :], values[-size * BLOCKS :]
         block = float(np.ptp(steps)) / (size * BLOCKS - 1) * size

@@ -9,13 +9,14 @@ from toymodels.flow import onset_time, predict_flow
 
 from .method import Lead, OnsetMethod
 from .point import OnsetPoint
-from .polynomial import WINDOW
+from .polynomial import WINDOW, polynomial_lead
 
 __all__ = ["Logistic"]
 
 RATES = np.geomspace(0.05, 30.0, 24)  # first guesses of R, per length of the fitted window
 BOUND = 12.0  # of the logarithms of the fitted parameters
 EVALUATIONS = 60
+FEWEST = 6  # values to fit to
 
 
 @final
@@ -24,7 +25,8 @@ class Logistic(OnsetMethod):
 
     $q = (c + b_\parallel)^2$ obeys a logistic law and $S = \alpha c^2$; the onset is the closed-form time of
     ``toymodels.onset_time``. First guess: K = 0, where $1/S = 1/S_\infty + a e^{-Rt}$ is linear but for R. Then least
-    squares on S. A misfit at the last value is taken to stay: the level is moved by it.
+    squares on S. A misfit at the last value is taken to stay: the level is moved by it. With fewer than 6 values:
+    the line of ``Line``.
 
     Args:
         balanced: Keep K = 0 (three coefficients: α, β, c at the window's start); else K is fitted too.
@@ -43,7 +45,9 @@ class Logistic(OnsetMethod):
     def lead(self, point: OnsetPoint) -> Lead:
         """Where the fitted closed form crosses; not reached where its limit is below."""
         steps, values = point.rise(WINDOW)
-        if len(steps) < 6 or not values[-1] > values[0]:
+        if len(steps) < FEWEST:
+            return Lead(polynomial_lead(point, 1))
+        if not values[-1] > values[0]:
             return Lead(None)
         scale = float(np.ptp(steps))
         t, y = (steps - steps[0]) / scale, values / point.critical

@@ -11,11 +11,12 @@ WINDOW = 0.5  # share of the rise that curves are fitted to
 
 def polynomial_lead(point: OnsetPoint, degree: int) -> float | None:
     """Steps to the first crossing of the least-squares polynomial of the late rise, moved to pass through the last
-    value (fitted to the past); None if there is none ahead, or too few values for a fit.
+    value (fitted to the past); None if there is none ahead. Of a lower degree where the values do not overdetermine it.
     """
     steps, values = point.rise(WINDOW)
-    if len(steps) < degree + 2:
+    if len(steps) < 2:
         return None
+    degree = min(degree, max(len(steps) - 2, 1))
     scale = float(np.ptp(steps))
     fitted = np.polynomial.Polynomial.fit((steps - point.step) / scale, values, degree).convert().coef
     coefficients = np.zeros(degree + 1)

@@ -87,15 +87,19 @@ def test_each_is_exact_on_its_own_curve():
         assert lead == pytest.approx(50, abs=1 if method in (Persistence, DampedLine) else 1e-6), method.name
 
 
-def test_a_sharpness_that_levels_off_below_is_not_reached():
+def test_each_knows_when_its_own_curve_does_not_get_there():
     n = np.arange(300)
-    record = 20 - 15 * np.exp(-0.02 * n)
-    for method in (Parabola(), DampedLine(), Logistic()):
-        forecast = method.forecast(OnsetPoint(record, 30.0))
+    curves = {
+        Parabola: 10 + 0.1 * n - 1e-4 * n**2,  # turns at 35
+        DampedLine: 20 - 15 * np.exp(-0.01 * n),
+        Logistic: two_layer_record(0.5, 0.5)[:600],  # limit 100
+    }
+    for method, record in curves.items():
+        forecast = method().forecast(OnsetPoint(record, 1.6 * record[-1]))
         assert forecast.median is None, method.name
-        assert forecast.never >= 0.5
+        assert forecast.never > 0.5
         assert forecast.quantiles[-1] == math.inf
-        assert (forecast.censored <= 299 + forecast.horizon).all()
+        assert (forecast.censored <= forecast.made_at + forecast.horizon).all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-3])
