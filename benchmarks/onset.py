@@ -17,19 +17,8 @@ import numpy as np
 import torch
 from rows import row, write
 
+from analysis import onset as forecasting
 from analysis.curvature import CurvatureTracker, LossCurvature
-from analysis.onset import (
-    LEVELS,
-    DampedLine,
-    Line,
-    Logistic,
-    OnsetMethod,
-    OnsetPoint,
-    Parabola,
-    Persistence,
-    Rehearsal,
-    StepForecast,
-)
 from analysis.oscillation import onset_step
 from analysis.probability_scores import alarm_rates, auroc, coverage, quantile_crps, skill
 from nets.architectures import mlp
@@ -46,8 +35,13 @@ CASES = {
     ("tanh", "cross_entropy"): (0.4, 0.6),
     ("relu", "cross_entropy"): (0.3, 0.5),
 }
-BASELINES: tuple[OnsetMethod, ...] = (Persistence(), Line(), Parabola(), DampedLine())
-METHODS: tuple[OnsetMethod, ...] = (*BASELINES, Logistic(), Rehearsal())
+BASELINES: tuple[forecasting.OnsetMethod, ...] = (
+    forecasting.Persistence(),
+    forecasting.Line(),
+    forecasting.Parabola(),
+    forecasting.DampedLine(),
+)
+METHODS: tuple[forecasting.OnsetMethod, ...] = (*BASELINES, forecasting.Logistic(), forecasting.Rehearsal())
 PACKAGES = ("torch", "numpy", "scipy")
 
 
@@ -67,14 +61,14 @@ class Recorded:
         """Its step."""
         return onset_step(self.sharpness, self.lr)
 
-    def point(self, share: float) -> OnsetPoint | None:
+    def point(self, share: float) -> forecasting.OnsetPoint | None:
         """The run as it is known when it first has the share of the critical sharpness; None: it never has."""
         critical = 2 / self.lr
         step = onset_step(self.sharpness, self.lr, share)
         if step is None or self.sharpness[step] >= critical:
             return None
         known = slice(step + 1)
-        return OnsetPoint(
+        return forecasting.OnsetPoint(
             np.array(self.sharpness[known]),
             critical,
             self.lr,
@@ -110,7 +104,7 @@ class Case:
 
     run: str
     share: float
-    forecast: StepForecast
+    forecast: forecasting.StepForecast
     onset: int | None
 
     @property
@@ -121,17 +115,17 @@ class Case:
     @property
     def error(self) -> float:
         """Of the median, as a share of the lead; "not reached" counts as the end of the horizon."""
-        middle = self.forecast.censored[len(LEVELS) // 2]
+        middle = self.forecast.censored[len(forecasting.LEVELS) // 2]
         return abs(middle - self.outcome) / (self.outcome - self.forecast.made_at)
 
     @property
     def crps(self) -> float:
         """As a share of the lead."""
-        value = quantile_crps(LEVELS, self.forecast.censored, self.outcome)
+        value = quantile_crps(forecasting.LEVELS, self.forecast.censored, self.outcome)
         return float(value) / (self.outcome - self.forecast.made_at)
 
 
-def forecasts(run: Recorded, methods: Sequence[OnsetMethod] = METHODS) -> dict[str, list[Case]]:
+def forecasts(run: Recorded, methods: Sequence[forecasting.OnsetMethod] = METHODS) -> dict[str, list[Case]]:
     """Every method from every share."""
     found: dict[str, list[Case]] = {m.name: [] for m in methods}
     for share in SHARES:
@@ -170,13 +164,19 @@ def scores(cases: dict[str, list[Case]], label: str) -> list[dict]:
         gain = skill([c.crps for c in found], [c.crps for c in cases[best]])
         half, most = covered(found, 0.5), covered(found, 0.9)
         cost = float(np.median([c.forecast.gradients for c in found]))
+        ahead = float(np.median([c.outcome - c.forecast.made_at for c in found]))
         rows += [
             entry(case, "runs", len(found)),
             entry(case, "runs with an onset", len(reached)),
-            entry(case, "lead, median", np.median([c.outcome - c.forecast.made_at for c in found]), "steps"),
+            entry(
+                case,
+                "lead, or steps looked ahead without an onset, median",
+                ahead,
+                "steps",
+            ),
             entry(case, "error of the median as share of the lead, median", error),
-            entry(case, "CRPS as share of the lead, mean", means[name]),
-            entry(case, f"skill against {best}", gain.value, baseline=best, baseline_value=means[best], ratio=1),
+            entry(case, "CRPS as share of the lead, mean", means[name], baseline=best, baseline_value=means[best]),
+            entry(case, f"skill against {best}", gain.value),
             entry(case, f"skill against {best}, 95 % from", gain.low),
             entry(case, f"skill against {best}, 95 % to", gain.high),
             entry(case, "cost", cost, "gradients"),
@@ -200,7 +200,10 @@ def decisions(cases: dict[str, list[Case]], label: str) -> list[dict]:
     print(f"\n{label}: onset within {ALARM} steps; no onset at all")
     for name, found in cases.items():
         near = np.array([c.onset is not None and c.onset - c.forecast.made_at <= ALARM for c in found])
-        alarm = np.array([c.forecast.quantiles[len(LEVELS) // 2] - c.forecast.made_at <= ALARM for c in found])
+        medians = [c.forecast.median for c in found]
+        alarm = np.array(
+            [m is not None and m - c.forecast.made_at <= ALARM for m, c in zip(medians, found, strict=True)]
+        )
         hit, false = alarm_rates(alarm, near)
         area = auroc([c.forecast.never for c in found], np.array([c.onset is None for c in found]))
         rows += [

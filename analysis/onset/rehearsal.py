@@ -33,8 +33,8 @@ class Rehearsal(OnsetMethod):
 
     The flow is stepped by ``analysis.flows.chebyshev`` with at most β/(1.1 · critical sharpness) per step, the
     sharpness measured after each, and the crossing interpolated. One hindcast rehearses from kept weights of an earlier
-    step to the present sharpness; without such weights the spread is the default of ``OnsetMethod``. It takes about as
-    many gradients as the run itself needs to its onset (``benchmarks/onset.py``).
+    step to the present sharpness; without such weights the spread is the default of ``OnsetMethod``. With its hindcast it takes more
+    gradients than steps are left (``benchmarks/onset.py``).
 
     Args:
         stages: s, most gradients per step; more are cheaper per time and coarser.
@@ -61,7 +61,8 @@ class Rehearsal(OnsetMethod):
         steps, values = point.rise()
         now = float(values[-1])
         since = point.reached(point.share * now) or int(steps[0])
-        kept = sorted(m for m in point.weights if since <= m < point.step and m in set(steps.tolist()))
+        measured = set(steps.tolist())
+        kept = sorted(m for m in point.weights if since <= m < point.step and m in measured)
         begin = next((m for m in kept if point.sharpness[m] < now), None)
         if begin is None:
             return [], 0.0
