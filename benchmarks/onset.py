@@ -67,14 +67,9 @@ class Recorded:
         step = onset_step(self.sharpness, self.lr, share)
         if step is None or self.sharpness[step] >= critical:
             return None
-        known = slice(step + 1)
-        return forecasting.OnsetPoint(
-            np.array(self.sharpness[known]),
-            critical,
-            self.lr,
-            self.operator,
-            dict(enumerate(self.weights[known])),
-            self.vectors[step],
+        kept = dict(enumerate(self.weights))
+        return forecasting.OnsetPoint.at(
+            step, np.array(self.sharpness), critical, self.lr, self.operator, kept, self.vectors[step]
         )
 
 

@@ -1,7 +1,7 @@
 """What a forecast of the onset may use: a run's record up to a step, and its weights up to that step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -49,6 +49,27 @@ class OnsetPoint:
             raise ValueError(f"weights must be of steps 0..{s.size - 1}, got {max(self.weights)}; leave out the future")
         object.__setattr__(self, "sharpness", s)
 
+    @classmethod
+    def at(
+        cls,
+        step: int,
+        sharpness: np.ndarray,
+        critical: float,
+        lr: float | None = None,
+        operator: Linearisable | None = None,
+        weights: Mapping[int, Tensor] | None = None,
+        vector: Tensor | None = None,
+    ) -> "OnsetPoint":
+        """A recorded run as it was known at a step: what came later is cut off.
+
+        Raises:
+            ValueError: If the record does not hold the step.
+        """
+        if not 0 <= step < len(sharpness):
+            raise ValueError(f"step must lie in the record, 0..{len(sharpness) - 1}, got {step}; pass a recorded one")
+        known = {m: w for m, w in (weights or {}).items() if m <= step}
+        return cls(np.asarray(sharpness)[: step + 1], critical, lr, operator, known, vector)
+
     @property
     def step(self) -> int:
         """n."""
@@ -78,5 +99,4 @@ class OnsetPoint:
 
     def earlier(self, step: int, critical: float) -> "OnsetPoint":
         """The same run as it was known at an earlier step, towards another critical value."""
-        weights = {m: w for m, w in self.weights.items() if m <= step}
-        return replace(self, sharpness=self.sharpness[: step + 1], critical=critical, weights=weights)
+        return self.at(step, self.sharpness, critical, self.lr, self.operator, self.weights, self.vector)

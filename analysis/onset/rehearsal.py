@@ -33,8 +33,8 @@ class Rehearsal(OnsetMethod):
 
     The flow is stepped by ``analysis.flows.chebyshev`` with at most β/(1.1 · critical sharpness) per step, the
     sharpness measured after each, and the crossing interpolated. One hindcast rehearses from kept weights of an earlier
-    step to the present sharpness; without such weights the spread is the default of ``OnsetMethod``. With its hindcast it takes more
-    gradients than steps are left (``benchmarks/onset.py``).
+    step to the present sharpness; without such weights the spread is the default of ``OnsetMethod``. With its
+    hindcast it takes more gradients than steps are left (``benchmarks/onset.py``).
 
     Args:
         stages: s, most gradients per step; more are cheaper per time and coarser.

@@ -116,14 +116,21 @@ def test_persistence_on_a_constant_record_reaches_nothing():
     assert Persistence().forecast(OnsetPoint(np.full(50, 3.0), 4.0)).median is None
 
 
-@pytest.mark.parametrize("method", EXTRAPOLATIONS, ids=lambda m: m.name)
-def test_the_future_of_a_record_changes_no_forecast(method):
-    record = two_layer_record(0.5, 0.5)
-    n, critical = step_at(record, 0.6, 85.0), 85.0
-    other = record.copy()
-    other[n + 1 :] = 1.0
-    known = [method.forecast(OnsetPoint(r[: n + 1], critical)).to_dict() for r in (record, other)]
+@pytest.mark.parametrize("method", [*EXTRAPOLATIONS, Rehearsal()], ids=lambda m: m.name)
+def test_the_future_of_a_run_changes_no_forecast(method):
+    operator, path, record, lr = two_layer_run()
+    critical = 80.0
+    n = step_at(record, 0.6, critical)
+    weights = {m: path[m] for m in range(len(record)) if m % 10 == 0 or m == n}
+    other = record.copy(), {m: w if m <= n else torch.zeros_like(w) for m, w in weights.items()}
+    other[0][n + 1 :] = 1.0
+    known = [
+        method.forecast(OnsetPoint.at(n, r, critical, lr, operator, w)).to_dict() for r, w in ((record, weights), other)
+    ]
     assert known[0] == known[1]
+    past = record.copy()
+    past[:n] = np.linspace(0.5, 1.0, n) * record[n]
+    assert isinstance(method, Rehearsal) or known[0] != method.forecast(OnsetPoint.at(n, past, critical)).to_dict()
 
 
 def test_hindcasts_see_their_own_past_only_and_their_outcomes_are_known():
@@ -247,6 +254,7 @@ def test_bad_input_is_one_line():
     fine = dict(made_at=3, horizon=9, method="", assumptions=(), gradients=0.0, never=0.0, residuals=0)
     quantiles = tuple(4.0 + k for k in range(len(LEVELS)))
     for call, message in (
+        (lambda: OnsetPoint.at(30, record, 3.0), "step must lie in the record"),
         (lambda: OnsetPoint(record, 1.5), "the onset must lie ahead"),
         (lambda: OnsetPoint(np.array([1.0, np.nan]), 1.5), "ends in a positive value"),
         (lambda: OnsetPoint(record, 3.0, weights={31: torch.zeros(1)}), "leave out the future"),
