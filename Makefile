@@ -35,7 +35,7 @@ types: setup
 check: lint types test
 
 bench: setup
-	for b in causality claims detection kills phase toy_forecast toy_limits toy_speed tracking training; do $(BIN)/python benchmarks/$$b.py || exit 1; done
+	for b in causality claims detection kills onset phase toy_forecast toy_limits toy_speed tracking training; do $(BIN)/python benchmarks/$$b.py || exit 1; done
 	$(BIN)/python benchmarks/curvature.py --scale 0.1 --steps 30 --every 3 --cases A
 	$(BIN)/python benchmarks/curvature_memory.py --scale 0.5 --cases AB
 	$(BIN)/python benchmarks/flows.py
