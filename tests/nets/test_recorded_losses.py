@@ -140,20 +140,23 @@ def test_losses_beyond_float16_are_inf_and_the_run_goes_on(tmp_path):
 
 
 def test_a_reader_during_the_run_sees_whole_steps(tmp_path, full):
-    """Every row that the checkpoint vouches for is there and final, whenever one looks."""
+    """Every row that the checkpoint vouches for is there and final, whenever one looks, and at most a block more."""
     create_run(tmp_path / "run", small())
-    seen = []
+    seen, block = [], small().checkpoint_every
 
     def read(_):
         with xr.open_zarr(tmp_path / "run" / "record.zarr", consolidated=False) as record:
             rows = Run.open(tmp_path / "run").rows
             np.testing.assert_array_equal(record.example_loss[:rows], full.example_loss[:rows])
             np.testing.assert_array_equal(record.sharpness[:rows], full.sharpness[:rows])
-            assert np.isnan(record.loss[rows:]).all()
+            beyond = record.loss[rows:].values  # the block that is being written, or nothing
+            assert (np.isnan(beyond) | (beyond == full.loss[rows:].values)).all()
+            assert np.isnan(beyond[block:]).all()
         seen.append(rows)
 
     Run.open(tmp_path / "run").advance(on_step=read)
-    assert set(seen) == {0, 5, 10, 15, 20}
+    assert seen == sorted(seen)
+    assert {15} <= set(seen) <= {0, 5, 10, 15, 20}  # one block at most is under way
 
 
 def test_a_reader_at_any_moment_sees_final_rows(tmp_path, full):
