@@ -13,7 +13,8 @@ import numpy as np
 __all__ = ["Complementarity", "solve_complementarity"]
 
 MOST_ITERATIONS = 60
-CENTERING = 0.1
+CENTERING = 0.1  # of the gap aimed at; more after a step that the cone's boundary cut short
+STUCK = 1e-2  # length of a step below which nothing more is to be won along it
 BACKOFF = 0.98  # share of the step to the cone's boundary
 GAP = 1e-11  # of the scaled problem, in which the largest entries of A and B are 1
 
@@ -73,26 +74,33 @@ def _interior_point(vector: np.ndarray, matrix: np.ndarray, basis: np.ndarray) -
     def coordinates(whole: np.ndarray) -> np.ndarray:
         return np.tensordot(basis, whole, 2)
 
-    x, s = np.eye(k), np.eye(k)
+    x, s, aim = np.eye(k), np.eye(k), CENTERING
+    best = (math.inf, x, s)
     for _ in range(MOST_ITERATIONS):
         miss = vector + matrix @ coordinates(x) - coordinates(s)
         gap = float(np.sum(x * s)) / k
+        best = min(best, (max(gap, float(np.linalg.norm(miss))), x, s), key=lambda found: found[0])
         if gap <= GAP and np.linalg.norm(miss) <= GAP:
             break
         root = _power(x, 0.5)
         back = _power(x, -0.5)
         inverse = back @ _power(root @ s @ root, 0.5) @ back  # W^-1, where W S W = X
         metric = np.tensordot(basis, inverse @ basis @ inverse, ((1, 2), (1, 2)))
-        wanted = CENTERING * gap * back @ back - s
+        wanted = aim * gap * back @ back - s
         try:
             move = np.linalg.solve(matrix + (metric + metric.T) / 2, coordinates(wanted) - miss)
         except np.linalg.LinAlgError:  # at the limit of rounding; whether it is good enough, gap and residual say
             break
         dx, ds = whole(move), whole(matrix @ move + miss)
         length = min(1.0, BACKOFF * _to_boundary(x, dx), BACKOFF * _to_boundary(s, ds))
-        if not np.isfinite(move).all() or length < 1e-12:
+        if not np.isfinite(move).all():
             break
-        x, s = x + length * dx, s + length * ds
+        if length < STUCK:  # both are on the boundary to rounding: back inside, at the price of some gap
+            inside = math.sqrt(max(gap, GAP)) * np.eye(k)
+            x, s = x + inside, s + inside
+            continue
+        x, s, aim = x + length * dx, s + length * ds, max(CENTERING, (1 - length) ** 2)
+    _, x, s = best
     miss = vector + matrix @ coordinates(x) - coordinates(s)
     return x, float(np.sum(x * s)) / k, float(np.linalg.norm(miss))
 
