@@ -132,6 +132,7 @@ def _share(default: float) -> Option:
 
 NORM_2D = ("none", "batch", "group")
 PHI = ("relu", "tanh", "gelu")
+INIT = Option("torch", choices=("torch", "he"))
 IMAGE_SUBSET = {
     "classes": Option((), least=0),
     "label_noise": _share(0.0),
@@ -159,11 +160,13 @@ MODELS: dict[str, dict[str, Option]] = {
         "activation": Option("relu", choices=PHI),
         "pool": Option("max", choices=("max", "average")),
         "width": _positive(1.0),
+        "init": INIT,
     },
     "resnet18": {
         "norm": Option("batch", choices=NORM_2D),
         "activation": Option("relu", choices=PHI),
         "width": _positive(1.0),
+        "init": INIT,
     },
     "vit": {"patch": _count(4), "depth": _count(4), **TRANSFORMER},
     "gpt": {"depth": _count(2), **TRANSFORMER, "tied": Option(True)},

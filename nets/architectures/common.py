@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "ImageRows", "channels", "choice", "count", "image_size", "seeded"]
+__all__ = ["ACTIVATIONS", "ImageRows", "channels", "choice", "count", "image_size", "initialise", "seeded"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+INITS = ("torch", "he")
+SQUARED_GAIN = {"relu": 2.0, "tanh": 25 / 9, "gelu": 1 / (1 / 3 + 1 / (2 * math.pi * math.sqrt(3)))}
 
 
 @contextlib.contextmanager
@@ -68,6 +70,28 @@ def image_size(image_shape: Sequence[int]) -> tuple[int, int, int]:
         raise ValueError(f"image_shape must be (h, w) or (h, w, c), got {tuple(image_shape)}; pass e.g. (32, 32, 3)")
     h, w, c = (*map(int, image_shape), 1)[:3]
     return h, w, c
+
+
+def initialise(net: nn.Module, init: str, activation: str) -> None:
+    r"""Draw the convolutions' weights anew where ``init`` asks for it, from the global generator.
+
+    Args:
+        net: What is changed in place; a linear head keeps its weights.
+        init: "torch": as PyTorch made them, uniform of variance 1/(3 fan-in). "he": biases 0, weights normal of
+            variance $g^2$ / fan-in. $g^2$ is 2 with ReLU (He et al. 2015) and the like of it with GELU (derived):
+            $1/E[\phi(z)^2]$, z standard normal, which keeps the mean square of z. With tanh it is PyTorch's 25/9.
+        activation: One of ``ACTIVATIONS``.
+    Raises:
+        ValueError: If ``init`` is unknown.
+    """
+    if choice("init", init, INITS) == "torch":
+        return
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_in = layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=math.sqrt(SQUARED_GAIN[activation] / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class ImageRows(nn.Module):

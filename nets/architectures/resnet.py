@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .common import ACTIVATIONS, ImageRows, channels, choice, count, seeded
+from .common import ACTIVATIONS, ImageRows, channels, choice, count, initialise, seeded
 from .norms import norm_2d
 
 __all__ = ["resnet18"]
@@ -43,12 +43,13 @@ def resnet18(
     norm: str = "batch",
     activation: str = "relu",
     width: float = 1.0,
+    init: str = "torch",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> nn.Sequential:
     r"""ResNet-18 in its form for 32×32 images; any size from 1×1 passes, the head averages over pixels.
 
-    Weights are PyTorch's default. Convolutions have biases only where there is no norm to absorb them. With
+    Convolutions have biases only where there is no norm to absorb them. With
     32×32×3, ``width`` 1, BatchNorm or GroupNorm and ten outputs: 11,173,962 parameters.
 
     Args:
@@ -57,6 +58,8 @@ def resnet18(
         norm: "batch" (statistics of the given batch), "group" or "none".
         activation: "relu", "tanh" or "gelu".
         width: Factor on the numbers of channels.
+        init: "torch", PyTorch's default, or "he", with which each convolution keeps the signal's size (see
+            `initialise`); without a norm each block then makes it larger, since it adds two such signals.
         seed: Seed of the initial weights.
         dtype: Type of the parameters.
     Returns:
@@ -80,4 +83,6 @@ def resnet18(
                 layers.append(BasicBlock(size, channels(full, width), step, norm, activation))
                 size = channels(full, width)
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(size, d_out)]
-    return nn.Sequential(*layers).to(dtype)
+        net = nn.Sequential(*layers)
+        initialise(net, init, activation)
+    return net.to(dtype)

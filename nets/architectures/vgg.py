@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .common import ACTIVATIONS, ImageRows, channels, choice, count, image_size, seeded
+from .common import ACTIVATIONS, ImageRows, channels, choice, count, image_size, initialise, seeded
 from .norms import norm_2d
 
 __all__ = ["vgg11"]
@@ -22,13 +22,14 @@ def vgg11(
     activation: str = "relu",
     pool: str = "max",
     width: float = 1.0,
+    init: str = "torch",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> nn.Sequential:
     r"""Eight 3×3 convolutions in five stages, each stage ended by a 2×2 pooling, and a linear head.
 
     A stage's pooling is left out once an axis has one pixel, and what remains at the end is averaged, so that 8×8
-    images pass as well as 32×32. Weights are PyTorch's default. With 32×32×3, ``width`` 1 and ten outputs:
+    images pass as well as 32×32. With 32×32×3, ``width`` 1 and ten outputs:
     9,225,610 parameters, with BatchNorm 9,231,114.
 
     Args:
@@ -38,6 +39,8 @@ def vgg11(
         activation: "relu", "tanh" or "gelu".
         pool: "max" or "average".
         width: Factor on the numbers of channels.
+        init: "torch", PyTorch's default, which shrinks the signal of a net without norm by $\sqrt 6$ a layer with ReLU;
+            or "he", which keeps its size (see `initialise`).
         seed: Seed of the initial weights.
         dtype: Type of the parameters.
     Returns:
@@ -61,4 +64,6 @@ def vgg11(
                 height, across = height // 2, across // 2
         layers += [nn.AdaptiveAvgPool2d(1)] if height * across > 1 else []
         layers += [nn.Flatten(), nn.Linear(last, d_out)]
-    return nn.Sequential(*(m for m in layers if not isinstance(m, nn.Identity))).to(dtype)
+        net = nn.Sequential(*(m for m in layers if not isinstance(m, nn.Identity)))
+        initialise(net, init, activation)
+    return net.to(dtype)
