@@ -51,8 +51,8 @@ def test_he_weights_have_the_stated_variance(name, activation):
 @pytest.mark.parametrize("name", NETS)
 def test_the_rest_of_the_weights_is_as_without(name):
     plain, he, again, other = (
-        build_model(name, IMAGES, seed=seed, width=1 / 16, norm="group", **options)
-        for seed, options in ((3, {}), (3, {"init": "he"}), (3, {"init": "he"}), (4, {"init": "he"}))
+        build_model(name, IMAGES, seed=seed, width=1 / 16, norm="group", init=init)
+        for seed, init in ((3, "torch"), (3, "he"), (3, "he"), (4, "he"))
     )
     drawn = {id(layer.weight) for layer in convolutions(he)} | {id(layer.bias) for layer in convolutions(he)}
     for p, q, r in zip(plain.parameters(), he.parameters(), again.parameters(), strict=True):
