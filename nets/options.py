@@ -152,7 +152,7 @@ MODELS: dict[str, dict[str, Option]] = {
     "mlp": {
         "norm": Option("none", choices=("none", "layer", "batch")),
         "bias": Option(True),
-        "init": Option("default", choices=("default", "orthogonal")),
+        "init": Option("torch", choices=("torch", "orthogonal")),
     },
     "linear2": {"width": _count(1)},
     "vgg11": {

@@ -12,7 +12,7 @@ from .norms import NORMS_1D, norm_1d
 __all__ = ["mlp"]
 
 PHI: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}
-INITS = ("default", "orthogonal")
+INITS = ("torch", "orthogonal")
 
 
 def mlp(
@@ -23,7 +23,7 @@ def mlp(
     activation: str = "tanh",
     norm: str = "none",
     bias: bool = True,
-    init: str = "default",
+    init: str = "torch",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> nn.Sequential:
@@ -44,7 +44,7 @@ def mlp(
         activation: "tanh", "relu" or "linear", φ(z) = z.
         norm: "none", "layer" (LayerNorm) or "batch" (BatchNorm with the statistics of the given batch).
         bias: Whether the layers have biases b.
-        init: "default" (PyTorch's, see above), or "orthogonal": each W has orthonormal rows or columns, whichever are
+        init: "torch" (PyTorch's, see above), or "orthogonal": each W has orthonormal rows or columns, whichever are
             fewer (Saxe et al. 2014), and each b is 0.
         seed: Seed of the initial weights.
         dtype: Type of the parameters.

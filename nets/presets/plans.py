@@ -193,7 +193,7 @@ def _plans_of(
             raise PresetError(f"grid must give names of at most {LONGEST} letters, got {folder}; shorten the values")
         chosen = {key: _fill(value, seed) for key, value in (options | point).items()}
         if kind == "simulate":
-            yield RunPlan(name, folder, simulation=SimulationPlan.from_options(chosen))
+            yield RunPlan(name, folder, simulation=SimulationPlan(**chosen))
         elif parent is None:
             yield RunPlan(name, folder, config=TrainConfig.from_dict({"threads": 1, "seed": seed, **chosen}))
         else:

@@ -59,19 +59,6 @@ class SimulationPlan:
         if self.optimizer != "flow":
             self.rule.hyperparameters()
 
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> "SimulationPlan":
-        """The plan with the given options.
-
-        Raises:
-            ValueError: If one is unknown or out of range.
-        """
-        names = [f.name for f in fields(cls)]
-        unknown = sorted(set(options) - set(names))
-        if unknown:
-            raise ValueError(f"options must be among {', '.join(names)}; got {', '.join(unknown)}; remove it")
-        return cls(**options)
-
     @property
     def state(self) -> ReducedState:
         """Weights at the start."""

@@ -9,6 +9,8 @@ from analysis.detection import detect_in_losses
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
+from .groups import group_opposition
+
 __all__ = ["opposite_ends", "opposite_random", "strongest_ends"]
 
 NAN = float("nan")
@@ -36,11 +38,6 @@ def strongest_ends(losses: np.ndarray, first_step: int, share: float, level: flo
     return None
 
 
-def _opposition(losses: np.ndarray, ends: Ends) -> float:
-    changes = [np.diff(losses[:, group].mean(axis=1)) for group in ends]
-    return -float(np.corrcoef(*changes)[0, 1])
-
-
 def _measured(run: Outcome, window: int, after: int, share: float) -> tuple[np.ndarray, Ends] | None:
     """Losses of the steps after the window from the onset on, and the groups found in it."""
     if run.onset is None or run.onset + window + after > len(run.loss):
@@ -58,7 +55,7 @@ def opposite_ends(run: Outcome, window: int = 60, after: int = 40, share: float 
     losses followed for the ``after`` steps that come next: 1 where one rises as the other falls.
     """
     measured = _measured(run, window, after, share)
-    return NAN if measured is None else _opposition(*measured)
+    return NAN if measured is None else group_opposition(*measured)
 
 
 @measure(needs=("sharpness", "critical", "losses"))
@@ -71,5 +68,5 @@ def opposite_random(run: Outcome, window: int = 60, after: int = 40, share: floa
     rng, found = np.random.default_rng(run.config.seed), []
     for _ in range(DRAWS):
         drawn = rng.permutation(losses.shape[1])[: len(first) + len(second)]
-        found.append(_opposition(losses, (drawn[: len(first)], drawn[len(first) :])))
+        found.append(group_opposition(losses, (drawn[: len(first)], drawn[len(first) :])))
     return float(np.mean(found))

@@ -13,7 +13,17 @@ from analysis.signals import separation
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-__all__ = ["Pair", "agreement", "find_pair", "group_changes", "group_sets", "opposition", "pair_size", "swing"]
+__all__ = [
+    "Pair",
+    "agreement",
+    "find_pair",
+    "group_changes",
+    "group_opposition",
+    "group_sets",
+    "opposition",
+    "pair_size",
+    "swing",
+]
 
 Other = Outcome | None  # the run a pair is found in; None: the one measured
 
@@ -103,6 +113,11 @@ def group_changes(losses: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> np
     return np.stack([np.diff(losses[:, group].mean(axis=1)) for group in sets])
 
 
+def group_opposition(losses: np.ndarray, sets: tuple[np.ndarray, np.ndarray]) -> float:
+    r"""Minus the correlation of the two groups' changes, $-\mathrm{corr}(\Delta\bar\ell_1, \Delta\bar\ell_2)$."""
+    return -float(np.corrcoef(group_changes(losses, sets))[0, 1])
+
+
 @measure(needs=("losses",))
 def pair_size(run: Outcome, window: int = 60, after: int = 40, outliers: bool = True) -> float:
     """Number of examples in the strongest pair of groups found from the onset on; 0 without one."""
@@ -127,7 +142,7 @@ def opposition(
     measured = _measured(run, of, groups, window, after, outliers)
     if measured is None:
         return NAN
-    return float(np.mean([-np.corrcoef(group_changes(measured[0], s))[0, 1] for s in measured[1]]))
+    return float(np.mean([group_opposition(measured[0], s) for s in measured[1]]))
 
 
 @measure(needs=("losses",))

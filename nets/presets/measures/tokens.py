@@ -8,7 +8,7 @@ import numpy as np
 from nets.presets.measure import measure
 from nets.presets.outcomes import Outcome
 
-from .groups import DRAWS, find_pair, group_changes, group_sets
+from .groups import DRAWS, find_pair, group_opposition, group_sets
 
 __all__ = ["continuation_opposition", "other_continuation", "shared_context"]
 
@@ -96,4 +96,4 @@ def continuation_opposition(run: Outcome, context: str = ":", split: str = "cont
         drawn = [rng.permutation(both) for _ in range(DRAWS)]
         sets = [(order[: len(groups[0])], order[len(groups[0]) :]) for order in drawn]
     losses = run.losses[run.onset - run.first_step :]
-    return float(np.mean([-np.corrcoef(group_changes(losses, pair))[0, 1] for pair in sets]))
+    return float(np.mean([group_opposition(losses, pair) for pair in sets]))

@@ -1,8 +1,11 @@
 """Simulated runs of a preset against a loop in plain Python, from the loss written out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from nets.presets.plans import PresetError, make_plans
 from nets.presets.simulated import SimulationPlan
 
 
@@ -53,7 +56,7 @@ def test_every_optimizer_runs_with_its_defaults(name):
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match=r"options must be among .*; got rho; remove it"):
-        SimulationPlan.from_options({"rho": 1.0})
+    with pytest.raises(PresetError, match=r"mine.toml: run toy: options must be among .*; got rho; remove it"):
+        make_plans(Path("mine.toml"), {"toy": {"kind": "simulate", "rho": 1.0}}, {}, "quick", 0)
     with pytest.raises(ValueError, match="optimizer_options of flow must be a table of nothing"):
         SimulationPlan("flow", {"momentum": 0.5})
